@@ -1,0 +1,4 @@
+//! One shard: batch in, verdicts out.
+
+mod io;
+pub use io::*;

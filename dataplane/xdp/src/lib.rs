@@ -1,0 +1,1 @@
+//! AF_XDP ports, the XDP program, worker threads.
