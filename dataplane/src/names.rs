@@ -24,10 +24,16 @@ pub struct AppId(pub u16);
 pub struct ClassId(pub u16);
 
 /// An append-only list of distinct values and their numbers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Numbered<T> {
     values: Vec<T>,
     index: std::collections::BTreeMap<T, u32>,
+}
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Numbered { values: Vec::new(), index: std::collections::BTreeMap::new() }
+    }
 }
 
 impl<T: Ord + Clone> Numbered<T> {

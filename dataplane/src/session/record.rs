@@ -28,7 +28,7 @@ pub struct WingFacts {
     pub isn: u32,
     /// MSS option of its SYN; 0 without one.
     pub mss: u16,
-    /// Fact bits, see [`super::facts`].
+    /// Fact bits, see `session::tcp`.
     pub bits: u8,
     /// Window scale option of its SYN; 0xff without one.
     pub scale: u8,
@@ -60,8 +60,6 @@ pub struct Cold {
     pub revision: u32,
     /// Timeout class of the service (the one that an established session has).
     pub service_class: ClassId,
-    /// Reserved for the change log number and parent of later kinds of sessions.
-    pub spare: u16,
 }
 
 const _: () = assert!(size_of::<Cold>() == 128);
