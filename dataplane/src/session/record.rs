@@ -1,4 +1,4 @@
-//! The two cold lines of a session: identity, facts of both wings, counters.
+//! The two cold lines of a session: facts of both wings, identity, counters.
 
 use crate::names::{AppId, ClassId, RuleId};
 
@@ -9,12 +9,41 @@ pub struct SessionId {
     pub origin: u16,
     /// Boot number of that node.
     pub boot: u32,
-    /// Counter within that boot; the low bits hold the shard.
+    /// Counter within that boot: `count * shards + shard`.
     pub counter: u64,
 }
 
-/// Facts of one wing. Each only grows: flags by or, sequence numbers by sequence-space maximum.
+impl std::fmt::Display for SessionId {
+    /// `origin-boot-counter`, the boot in hexadecimal: what `session list` shows and `--id` takes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{:x}-{}", self.origin, self.boot, self.counter)
+    }
+}
+
+/// A text that is no session id.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("`{0}` is no session id; they look like 1-5f3a-42: take one from `tidegate session list`")]
+pub struct SessionIdError(String);
+
+impl std::str::FromStr for SessionId {
+    type Err = SessionIdError;
+
+    fn from_str(s: &str) -> Result<Self, SessionIdError> {
+        let parse = || {
+            let mut parts = s.split('-');
+            let origin = parts.next()?.parse().ok()?;
+            let boot = u32::from_str_radix(parts.next()?, 16).ok()?;
+            let counter = parts.next()?.parse().ok()?;
+            parts.next().is_none().then_some(SessionId { origin, boot, counter })
+        };
+        parse().ok_or_else(|| SessionIdError(s.chars().take(64).collect()))
+    }
+}
+
+/// Facts of one wing. Each only grows: flags by or, sequence numbers by sequence-space maximum
+/// (`spec/replication.md`, "What a session is made of").
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
 pub struct WingFacts {
     /// Highest sequence number after a segment that this wing sent.
     pub seq_max: u32,
@@ -22,44 +51,68 @@ pub struct WingFacts {
     pub ack_max: u32,
     /// Highest right edge (acknowledgement plus scaled window) that this wing granted.
     pub edge_max: u32,
-    /// Largest scaled window that this wing granted.
+    /// Largest scaled window that this wing granted, in bytes.
     pub window_max: u32,
-    /// Sequence number of its first SYN.
+    /// Sequence number of its SYN.
     pub isn: u32,
     /// MSS option of its SYN; 0 without one.
     pub mss: u16,
-    /// Fact bits, see `session::tcp`.
+    /// Fact bits, see [`super::tcp::fact`].
     pub bits: u8,
-    /// Window scale option of its SYN; 0xff without one.
-    pub scale: u8,
+    /// Window scale of its SYN plus one; 0 without the option.
+    pub scale_plus_1: u8,
 }
 
-/// What a packet seldom touches: 128 bytes beside the hot line.
+/// What a packet touches beside the hot line: 128 bytes. The first line is for TCP and for showing,
+/// the second for every packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C, align(64))]
 pub struct Cold {
     /// Facts of the first direction (0) and the reply (1).
     pub wings: [WingFacts; 2],
+    /// Policy revision that permitted it and that `rule` and `service_class` come from.
+    pub revision: u32,
+    /// Rule that lets it in.
+    pub rule: RuleId,
+    /// Timeout class of the service: the one that an established session has.
+    pub service_class: ClassId,
+    /// Application that the flow matched as.
+    pub application: AppId,
+    /// Origin part of the identity.
+    pub id_origin: u16,
+    /// Unused bytes of the first line.
+    pub spare: u16,
     /// Packets of each wing.
     pub packets: [u64; 2],
-    /// Bytes (IP length) of each wing.
+    /// Bytes of each wing (IP length).
     pub bytes: [u64; 2],
     /// Counter part of the identity.
     pub id_counter: u64,
+    /// When it was set up, in milliseconds of [`crate::time::Now`].
+    pub created_ms: u64,
     /// Boot part of the identity.
     pub id_boot: u32,
-    /// Origin part of the identity.
-    pub id_origin: u16,
-    /// Application that the flow matched as.
-    pub application: AppId,
-    /// Rule that let it in.
-    pub rule: RuleId,
-    /// When it was set up, milliseconds of [`crate::time::Now`], low 32 bits.
-    pub created_ms: u32,
-    /// Policy revision that rule and timeout come from.
-    pub revision: u32,
-    /// Timeout class of the service (the one that an established session has).
-    pub service_class: ClassId,
 }
 
-const _: () = assert!(size_of::<Cold>() == 128);
+const _: () = assert!(size_of::<Cold>() == 128 && std::mem::offset_of!(Cold, packets) == 64);
+
+impl Cold {
+    /// The identity.
+    pub fn id(&self) -> SessionId {
+        SessionId { origin: self.id_origin, boot: self.id_boot, counter: self.id_counter }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_and_nonsense_is_refused() {
+        let id = SessionId { origin: 3, boot: 0xbeef, counter: 77 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "1-2", "1-2-3-4", "x-1-1", "1--1", "-1-1-1", "99999-1-1"] {
+            assert!(bad.parse::<SessionId>().is_err(), "{bad}");
+        }
+    }
+}
