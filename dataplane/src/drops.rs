@@ -47,7 +47,7 @@ drop_reasons! {
     Ipv6Malformed = "ipv6_malformed",
     /// An IPv6 extension header is malformed, out of place, or there are more than eight.
     Ipv6Extensions = "ipv6_extensions",
-    /// An IPv6 type 0 routing header (RFC 5095) is refused.
+    /// An IPv6 routing header of type 0 (RFC 5095), or one with segments left, is refused.
     Ipv6RoutingHeader = "ipv6_routing_header",
     /// A source or destination address that no transit packet may have (RFC 1812, RFC 6890).
     Martian = "martian",
@@ -59,7 +59,7 @@ drop_reasons! {
     FragmentUntracked = "fragment_untracked",
     /// The TCP header is cut short or its data offset is wrong.
     TcpMalformed = "tcp_malformed",
-    /// A combination of TCP flags that no stack sends (none, SYN with FIN or RST, FIN without ACK).
+    /// A combination of TCP flags that no stack sends (SYN with FIN or RST, FIN with RST, neither SYN, RST nor ACK).
     TcpFlags = "tcp_flags",
     /// The UDP header is cut short or its length is wrong.
     UdpMalformed = "udp_malformed",

@@ -4,7 +4,76 @@
 //! [`build`] writes the few packets that a firewall sends itself. No function here panics, for any
 //! bytes: a fuzz target and property tests hold it to that.
 
-use crate::addr::{Addr, Tuple};
+//!
+//! | file | holds |
+//! |---|---|
+//! | `ethernet`, `ipv4`, `ipv6`, `network` | link and network headers, extension headers, fragments, martians |
+//! | `upper`, `tcp`, `sctp`, `icmp`, `embedded`, `tunnel` | upper layers, and the one pass that verifies their checksum |
+//! | [`checksum`] | one's complement sums |
+//! | [`rewrite`] | what forwarding changes |
 
+use crate::addr::Tuple;
+use crate::drops::DropReason;
+
+pub mod checksum;
+mod embedded;
+mod ethernet;
+mod icmp;
+mod ipv4;
+mod ipv6;
+mod network;
+#[cfg(all(feature = "planted-panic", fuzzing))]
+mod planted;
+pub mod rewrite;
+mod sctp;
+mod tcp;
+mod tunnel;
 mod types;
+mod upper;
 pub use types::*;
+
+/// Reads a whole Ethernet frame: a packet in which every length, flag and checksum holds, or the one
+/// reason for which it must be dropped.
+///
+/// Pure and bounded: no allocation, one pass over the payload (for its checksum), every walk over
+/// options, extension headers and chunks ends at the packet's end.
+#[inline]
+pub fn parse(frame: &[u8], options: ParseOptions) -> Result<Packet, DropReason> {
+    let link = ethernet::parse(frame)?;
+    let net = if link.v4 { ipv4::parse(frame, link.l3) } else { ipv6::parse(frame, link.l3) }?;
+    let upper = upper::parse(frame, &net)?;
+    if net.src == net.dst && (upper.src_port == upper.dst_port || is_query(&upper.info)) {
+        return Err(DropReason::Land);
+    }
+    let completion = upper::verify(frame, &net, &upper.cover, options)?;
+    let (complete_checksum, complete_crc) = match completion {
+        upper::Completion::Nothing => (None, None),
+        upper::Completion::Checksum(value) => (Some(value), None),
+        upper::Completion::Crc32c(crc) => (None, Some(crc)),
+    };
+    Ok(Packet {
+        l3: net.l3 as u16,
+        l4: net.l4 as u16,
+        end: net.end as u16,
+        v4: net.v4,
+        ttl: net.ttl,
+        dont_fragment: net.dont_fragment,
+        vlan: link.vlan,
+        fragment: net.fragment,
+        tuple: Tuple {
+            src: net.src,
+            dst: net.dst,
+            src_port: upper.src_port,
+            dst_port: upper.dst_port,
+            protocol: net.protocol,
+        },
+        l4_info: upper.info,
+        complete_checksum,
+        complete_crc,
+    })
+}
+
+/// An ICMP query has no real ports: those of its tuple tell the asking side from the asked.
+fn is_query(info: &L4) -> bool {
+    matches!(info, L4::IcmpQuery { .. })
+}

@@ -1,6 +1,6 @@
 //! What the parser hands to the engine.
 
-use super::{Addr, Tuple};
+use super::Tuple;
 
 /// A parsed, structurally sound, checksum-verified IP packet inside an Ethernet frame.
 ///
@@ -24,13 +24,18 @@ pub struct Packet {
     pub vlan: bool,
     /// Place in a fragmented packet.
     pub fragment: Fragment,
-    /// The flow's direction as this packet has it. Ports are 0 for a later fragment.
+    /// The flow's direction as this packet has it. Ports are 0 for a later fragment, and its protocol
+    /// is what the fragment header names, which in IPv6 may be destination options rather than the
+    /// upper layer: the fragments of one IPv6 packet are told by addresses and identification alone
+    /// (RFC 8200 section 4.5).
     pub tuple: Tuple,
     /// Upper-layer meaning.
     pub l4_info: L4,
     /// What must be written into the upper-layer checksum field before the frame may leave
     /// (RFC 1624 arithmetic); `None` when the field is right as it is.
     pub complete_checksum: Option<u16>,
+    /// The same for SCTP's CRC32c (RFC 9260 appendix A).
+    pub complete_crc: Option<u32>,
 }
 
 impl Packet {
@@ -164,7 +169,8 @@ pub struct IcmpError {
 /// How a frame is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct ParseOptions {
-    /// The port may hand over frames whose TCP or UDP checksum field holds only the pseudo-header sum
-    /// (CHECKSUM_PARTIAL of a local stack behind a veth): they are completed, not refused.
+    /// The port may hand over frames whose TCP or UDP checksum field holds only the pseudo-header sum,
+    /// or whose SCTP checksum is 0 (CHECKSUM_PARTIAL of a local stack behind a veth): they are
+    /// completed, not refused.
     pub partial_checksums: bool,
 }
