@@ -1,4 +1,29 @@
 //! The policy: its file, its checks, and the compiled form that engines evaluate.
+//!
+//! Why it exists: an operator writes one TOML file; an engine must answer "may this flow pass, and
+//! how long may it idle?" for every first packet. [`check`] turns the text into a [`PolicyFile`]
+//! and says everything that is wrong with it in one go; [`compile`] turns a file that passed into an
+//! immutable [`Policy`]. A [`PolicyFile`] only comes from [`check`], so nothing behind it checks again.
+//!
+//! It must not do I/O, and [`Policy::evaluate`] must not allocate, block or log.
+
+mod applications;
+mod bitmaps;
+mod compiled;
+mod intervals;
+mod matcher;
+mod model;
+mod predefined;
+mod ttl;
+
+pub use compiled::{
+    CompileError, Judgement, NEVER_SHARE_PERCENT, Policy, RuleInfo, TcpPolicy, TimeWait, ZoneInfo, compile,
+};
+pub use model::{
+    AddressRef, AddressSet, Application, ApplicationRef, PolicyFile, PortRange, PortTtl, Rule, SessionTtl,
+    TcpSettings, Term, TimeWaitSetting, Timeouts, Ttl, Zone, ZoneRef,
+};
+pub use predefined::{PREDEFINED, Predefined};
 
 /// What a rule does with a flow (J1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]

@@ -1,0 +1,83 @@
+//! Applications in compiled form: which of a rule's matches a flow, its label, and its own timeout.
+
+use super::Ttl;
+use super::model::{ApplicationRef, PolicyFile, Term};
+use super::predefined::PREDEFINED;
+use super::ttl::class;
+use crate::addr::Tuple;
+use crate::names::{AppId, ClassId, Names, NamesFull};
+use crate::session::timeouts::TimeoutSource;
+
+/// What matching an application says about a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Label {
+    /// Its name.
+    pub(super) id: AppId,
+    /// `inactivity_timeout`, when it is written in the policy.
+    pub(super) own: Option<ClassId>,
+    /// A predefined one's timeout.
+    pub(super) predefined: Option<ClassId>,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    label: Label,
+    terms: Box<[Term]>,
+}
+
+/// All applications that a policy can match.
+#[derive(Debug)]
+pub(super) struct Applications {
+    predefined: Box<[Compiled]>,
+    own: Box<[Compiled]>,
+}
+
+impl Applications {
+    pub(super) fn new(file: &PolicyFile, names: &mut Names) -> Result<Self, NamesFull> {
+        let mut predefined = Vec::with_capacity(PREDEFINED.len());
+        for p in PREDEFINED {
+            let id = names.application(p.name)?;
+            let timeout = p.timeout_s.map(|s| class(Ttl::Seconds(s), TimeoutSource::PredefinedApplication));
+            let label = Label { id, own: None, predefined: timeout.map(|t| names.class(t)).transpose()? };
+            predefined.push(Compiled { label, terms: p.terms.into() });
+        }
+        let mut own = Vec::with_capacity(file.applications.len());
+        for a in &file.applications {
+            let id = names.application(&a.name)?;
+            let timeout = a.inactivity_timeout.map(|t| class(t, TimeoutSource::Application));
+            let label = Label { id, own: timeout.map(|t| names.class(t)).transpose()?, predefined: None };
+            own.push(Compiled { label, terms: a.terms.as_slice().into() });
+        }
+        Ok(Applications { predefined: predefined.into(), own: own.into() })
+    }
+
+    /// The first of a rule's applications that matches the flow.
+    #[inline]
+    pub(super) fn first(&self, wanted: &[ApplicationRef], tuple: &Tuple) -> Option<Label> {
+        wanted.iter().find_map(|application| {
+            let compiled = match application {
+                ApplicationRef::Any => return Some(self.resolve(tuple)),
+                ApplicationRef::Predefined(i) => &self.predefined[usize::from(*i)],
+                ApplicationRef::Own(i) => &self.own[usize::from(*i)],
+            };
+            compiled.matches(tuple).then_some(compiled.label)
+        })
+    }
+
+    /// The label of a flow under `any`: the predefined application of its port, if there is one.
+    fn resolve(&self, tuple: &Tuple) -> Label {
+        PREDEFINED
+            .iter()
+            .zip(&self.predefined)
+            .find(|(p, compiled)| p.labels_any && compiled.matches(tuple))
+            .map(|(_, compiled)| compiled.label)
+            .unwrap_or_default()
+    }
+}
+
+impl Compiled {
+    #[inline]
+    fn matches(&self, tuple: &Tuple) -> bool {
+        self.terms.iter().any(|t| t.matches(tuple.protocol, tuple.src_port, tuple.dst_port))
+    }
+}
