@@ -1,0 +1,127 @@
+//! `tidegate-lab`: labs of namespaces around a Tidegate node, for people, tests and benches.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tidegate_lab::LabError;
+use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec, QUEUES_MAX};
+use tidegate_lab::sys::{Stop, read_file};
+
+/// A client, a server, and a Tidegate node between them, in network namespaces of this machine.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate-lab", version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a lab, leave it running, and print one JSON object that describes it.
+    ///
+    /// Any program started with `ip netns exec <client.netns>` reaches the server through the node.
+    /// `metrics` is a URL inside the node's namespace; `control` is a path that works everywhere.
+    Up(Up),
+    /// Remove a lab: end its daemon, delete its namespaces and files. Fine if there is none.
+    Down {
+        /// The lab's name.
+        #[arg(long, default_value = "lab")]
+        name: String,
+    },
+    /// Print the names of the labs that are up.
+    List,
+}
+
+#[derive(Debug, clap::Args)]
+struct Up {
+    /// The lab's name; labs of different names run side by side.
+    #[arg(long, default_value = "lab")]
+    name: String,
+    /// How many nodes stand between client and server; only 1 for now.
+    #[arg(long, default_value_t = 1)]
+    nodes: u32,
+    /// Policy file instead of the lab's default (all from client to server but port 9).
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Receive and transmit queues of every port.
+    #[arg(long, default_value_t = 1)]
+    queues: u32,
+    /// Worker threads of the node [default: one for each queue].
+    #[arg(long)]
+    workers: Option<u32>,
+    /// Sessions that the node's table holds.
+    #[arg(long, default_value_t = 262_144)]
+    capacity: u32,
+    /// Who forwards: the daemon, or, to compare with, the kernel of the node's namespace.
+    #[arg(long, value_enum, default_value_t = By::Tidegate)]
+    forwarder: By,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum By {
+    Tidegate,
+    Kernel,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.verb {
+        Verb::Up(up) => up.run(),
+        Verb::Down { name } => down(&name),
+        Verb::List => {
+            lab::list().iter().for_each(|name| println!("{name}"));
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidegate-lab: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+impl Up {
+    fn run(self) -> Result<(), LabError> {
+        let spec = self.spec()?;
+        let stop = Stop::on_signals()?;
+        let name = spec.name.clone();
+        let lab = Lab::up(spec, &stop, |step| eprintln!("lab {name}: {step}"))?;
+        let description = serde_json::to_string(&lab.describe())
+            .map_err(|error| LabError::Check(format!("describe the lab: {error}")))?;
+        // A Ctrl-C up to here removes the lab; from here on it is the user's.
+        stop.check()?;
+        println!("{description}");
+        lab.detach();
+        Ok(())
+    }
+
+    fn spec(&self) -> Result<LabSpec, LabError> {
+        let refuse = |option, reason: String| Err(LabError::BadOption { option, reason });
+        if self.nodes != 1 {
+            return refuse("nodes", format!("{} nodes are not built yet; this lab has 1", self.nodes));
+        }
+        if !(1..=QUEUES_MAX).contains(&self.queues) {
+            return refuse("queues", format!("{} is not within 1 to {QUEUES_MAX}", self.queues));
+        }
+        let policy = self.policy.as_deref().map(read_file).transpose()?;
+        let (queues, workers, capacity) = (self.queues, self.workers, self.capacity);
+        let forwarder = match self.forwarder {
+            By::Tidegate => Forwarder::Tidegate,
+            By::Kernel => Forwarder::Kernel,
+        };
+        Ok(LabSpec { policy, queues, workers, capacity, forwarder, ..LabSpec::new(&self.name) })
+    }
+}
+
+fn down(name: &str) -> Result<(), LabError> {
+    let removed = lab::down(name)?;
+    match removed.is_empty() {
+        true => eprintln!("lab {name}: nothing to remove"),
+        false => removed.iter().for_each(|what| eprintln!("lab {name}: removed {what}")),
+    }
+    Ok(())
+}
