@@ -11,10 +11,12 @@
 //! | `upper`, `tcp`, `sctp`, `icmp`, `embedded`, `tunnel` | upper layers, and the one pass that verifies their checksum |
 //! | [`checksum`] | one's complement sums |
 //! | [`rewrite`] | what forwarding changes |
+//! | [`build`] | ICMP errors, resets, fragments |
 
 use crate::addr::Tuple;
 use crate::drops::DropReason;
 
+pub mod build;
 pub mod checksum;
 mod embedded;
 mod ethernet;
