@@ -1,6 +1,7 @@
 //! The two cold lines of a session: facts of both wings, identity, counters.
 
 use crate::names::{AppId, ClassId, RuleId};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Identity of a session: who saw its first packet. Never changes, never repeats.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -43,6 +44,7 @@ impl std::str::FromStr for SessionId {
 /// Facts of one wing. Each only grows: flags by or, sequence numbers by sequence-space maximum
 /// (`spec/replication.md`, "What a session is made of").
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WingFacts {
     /// Highest sequence number after a segment that this wing sent.
@@ -66,6 +68,7 @@ pub struct WingFacts {
 /// What a packet touches beside the hot line: 128 bytes. The first line is for TCP and for showing,
 /// the second for every packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Cold {
     /// Facts of the first direction (0) and the reply (1).
@@ -92,6 +95,8 @@ pub struct Cold {
     pub created_ms: u64,
     /// Boot part of the identity.
     pub id_boot: u32,
+    /// Unused; zero. The table's memory is plain bytes, so there is no hidden padding.
+    pub reserved: [u8; 12],
 }
 
 const _: () = assert!(size_of::<Cold>() == 128 && std::mem::offset_of!(Cold, packets) == 64);
