@@ -7,8 +7,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// An IPv4 or IPv6 address in one 128-bit value; IPv4 is held v4-mapped (`::ffff:a.b.c.d`, RFC 4291
 /// section 2.5.5.2). A packet that carries a v4-mapped address in an IPv6 header is refused by the
 /// parser, so the family can be told from the value.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(transparent)]
 pub struct Addr(pub u128);
 

@@ -43,8 +43,7 @@ impl std::str::FromStr for SessionId {
 
 /// Facts of one wing. Each only grows: flags by or, sequence numbers by sequence-space maximum
 /// (`spec/replication.md`, "What a session is made of").
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct WingFacts {
     /// Highest sequence number after a segment that this wing sent.
@@ -67,8 +66,7 @@ pub struct WingFacts {
 
 /// What a packet touches beside the hot line: 128 bytes. The first line is for TCP and for showing,
 /// the second for every packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct Cold {
     /// Facts of the first direction (0) and the reply (1).

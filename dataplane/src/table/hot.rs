@@ -14,8 +14,7 @@ pub mod flag {
 
 /// The low 24 bits of a policy revision, as a session's hot line remembers it. Only compared for
 /// equality: a session would have to sleep through exactly 2^24 commits to be mistaken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Revision24([u8; 3]);
 
@@ -29,8 +28,7 @@ impl From<u32> for Revision24 {
 
 /// What a packet of an established session touches: exactly one cache line. All zero is a slot
 /// that was never used; a freed slot links the free list through `egress[0]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 pub struct HotLine {
     /// Key: the lower of the two ends.

@@ -19,7 +19,7 @@ pub(super) struct Lines<T> {
 impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Lines<T> {
     /// Reserves `len` (at least 1) zeroed elements. Fails when the kernel does not grant the memory.
     pub(super) fn zeroed(len: usize) -> Result<Self, TableError> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(TableError::TooLarge { elements: len })?;
+        let bytes = len.saturating_mul(size_of::<T>());
         let map = MmapMut::map_anon(bytes).map_err(|source| TableError::Memory { bytes, source })?;
         // Only a wish: without huge pages the table is slower, not wrong.
         #[cfg(target_os = "linux")]
