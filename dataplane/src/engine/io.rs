@@ -29,6 +29,8 @@ pub enum Verdict {
     Transmit(PortId),
     /// Free it. Already counted.
     Drop(DropReason),
+    /// Free it: what becomes of it (its fragments) is in the [`Outbox`]. Not a drop.
+    Consumed,
     /// Another worker's shard: hand it over untouched (index of the worker).
     Handover(u16),
     /// Keep it untouched until the next hop is known, then process it again; nothing was counted
@@ -119,6 +121,11 @@ impl Outbox {
             }
             None => false,
         }
+    }
+
+    /// How many more packets fit.
+    pub fn room(&self) -> usize {
+        OUTBOX_PACKETS - self.meta.len()
     }
 
     /// The packets, with the port that each leaves by.

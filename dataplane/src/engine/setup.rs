@@ -1,0 +1,210 @@
+//! A flow's first packet: route, policy, session; and judging live sessions again.
+
+use super::process::{NoWay, Work};
+use super::{Engine, Event, FlowEvent, Frame, Verdict, hot_flag};
+use crate::addr::Tuple;
+use crate::drops::DropReason;
+use crate::names::ZoneId;
+use crate::packet::{L4, Tcp, tcp_flags};
+use crate::policy::{Action, Judgement};
+use crate::route::EgressId;
+use crate::session::record::{Cold, WingFacts};
+use crate::session::{EndReason, State, tcp};
+use crate::table::{SlotId, flag};
+use crate::time::Now;
+
+impl Engine {
+    /// A packet that no session claims: it sets one up if policy permits (J1). `replaces` is the closed
+    /// session whose tuple a new SYN takes (J6); it ends only when the new one begins.
+    pub(super) fn first_packet<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        w: &Work,
+        replaces: Option<SlotId>,
+        now: Now,
+    ) -> Verdict {
+        if let Some(refusal) = self.refuse_stray(w) {
+            return Verdict::Drop(refusal);
+        }
+        if self.routes.is_local(w.packet.tuple.dst) {
+            return Verdict::Drop(DropReason::ForThisNode);
+        }
+        // A missing neighbour is asked for only once policy has permitted the flow.
+        let (to, way) = match self.resolve(w) {
+            Ok((id, egress)) => (egress.zone, Ok((id, egress))),
+            Err(NoWay::Await(Verdict::AwaitNeighbour { port, next_hop })) => (
+                self.routes.port(port).and_then(|p| p.zone),
+                Err(NoWay::Await(Verdict::AwaitNeighbour { port, next_hop })),
+            ),
+            Err(no) => return self.no_way(frame.data(), w, no, now),
+        };
+        let Some(to) = to else { return Verdict::Drop(DropReason::NoZone) };
+        let judgement = match self.judge_first(frame.data(), w, to, now) {
+            Ok(judgement) => judgement,
+            Err(refusal) => return refusal,
+        };
+        let (id, egress) = match way {
+            Ok(way) => way,
+            Err(no) => return self.no_way(frame.data(), w, no, now),
+        };
+        if let Some(refusal) = self.refuse_ttl(frame.data(), w, now) {
+            return refusal;
+        }
+        if self.is_too_big(w, &egress) && w.packet.dont_fragment {
+            return self.refuse_too_big(frame.data(), w, &egress, now);
+        }
+        if let Some(old) = replaces {
+            self.end(old, EndReason::Superseded);
+        }
+        let Some(slot) = self.create(w, to, &judgement, id, now) else {
+            return Verdict::Drop(DropReason::TableFull);
+        };
+        let cold = self.table.cold_mut(slot);
+        cold.packets[0] = 1;
+        cold.bytes[0] = u64::from(w.packet.ip_len());
+        self.hit(&judgement, w, to);
+        self.send(frame, w, &egress)
+    }
+
+    /// Packets that can never begin a session.
+    fn refuse_stray(&self, w: &Work) -> Option<DropReason> {
+        let Some(policy) = &self.policy else { return Some(DropReason::NoPolicy) };
+        match &w.packet.l4_info {
+            L4::Tcp(t) => {
+                let syn = t.flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN;
+                let reset = t.flags & tcp_flags::RST != 0;
+                let mid_stream = !policy.tcp().syn_check && t.flags & tcp_flags::ACK != 0 && !reset;
+                (!syn && !mid_stream).then_some(DropReason::TcpNoSession)
+            }
+            L4::IcmpQuery { reply: true } => Some(DropReason::IcmpReplyUnmatched),
+            _ => None,
+        }
+    }
+
+    /// What policy says of a first packet; a refusal is counted, logged and answered here.
+    fn judge_first(&mut self, data: &[u8], w: &Work, to: ZoneId, now: Now) -> Result<Judgement, Verdict> {
+        let Some(policy) = &self.policy else { return Err(Verdict::Drop(DropReason::NoPolicy)) };
+        let judgement = policy.evaluate(w.zone, to, &w.tuple);
+        let reason = match judgement.action {
+            Action::Permit => return Ok(judgement),
+            Action::Deny if judgement.rule.is_none() => DropReason::PolicyDefault,
+            Action::Deny => DropReason::PolicyDeny,
+            Action::Reject => {
+                self.send_refusal(data, w, now);
+                DropReason::PolicyReject
+            }
+        };
+        self.hit(&judgement, w, to);
+        Err(Verdict::Drop(reason))
+    }
+
+    /// Counts a rule's decision about a first packet, and tells of it if the rule asks for that.
+    fn hit(&mut self, judgement: &Judgement, w: &Work, to: ZoneId) {
+        match judgement.rule {
+            Some(rule) => {
+                if let Some(hits) = self.rule_hits.get_mut(rule.0 as usize) {
+                    *hits += 1;
+                }
+            }
+            None => self.default_hits += 1,
+        }
+        if judgement.log {
+            self.push_event(Event::Flow(FlowEvent {
+                action: judgement.action,
+                tuple: w.tuple,
+                from: w.zone,
+                to,
+                rule: judgement.rule,
+                application: judgement.application,
+            }));
+        }
+    }
+
+    fn create(&mut self, w: &Work, to: ZoneId, j: &Judgement, way: EgressId, now: Now) -> Option<SlotId> {
+        let Ok(slot) = self.table.insert(&w.key, w.hash) else {
+            self.counters.failed += 1;
+            self.push_event(Event::TableFull { tuple: w.tuple });
+            return None;
+        };
+        let counter = self.sessions_made * u64::from(self.config.shards) + u64::from(self.config.shard);
+        self.sessions_made += 1;
+        self.counters.created += 1;
+        let (wings, state) = match &w.packet.l4_info {
+            L4::Tcp(t) => first_tcp(t),
+            _ => ([WingFacts::default(); 2], State::OneWay),
+        };
+        *self.table.cold_mut(slot) = Cold {
+            wings,
+            revision: self.policy.as_ref().map_or(0, |p| p.revision()),
+            rule: j.rule.unwrap_or_default(),
+            application: j.application,
+            id_origin: self.config.node_id,
+            id_boot: self.config.boot,
+            id_counter: counter,
+            created_ms: now.0,
+            ..Cold::default()
+        };
+        let revision = self.revision;
+        let generation = self.routes.generation();
+        let hot = self.table.hot_mut(slot);
+        hot.state = state as u8;
+        hot.zone = [w.zone, to];
+        hot.last_seen_ms = now.ms32();
+        hot.egress = [way.0, EgressId::NONE.0];
+        hot.egress_generation = generation;
+        hot.revision = revision;
+        if w.forward {
+            hot.flags |= flag::FIRST_FORWARD;
+        }
+        self.set_service_class(slot, j.class);
+        self.set_class(slot);
+        Some(slot)
+    }
+
+    /// The first direction's tuple of a session.
+    pub(super) fn first_tuple(&self, slot: SlotId) -> Tuple {
+        let hot = self.table.hot(slot);
+        hot.key().tuple(hot.first_forward())
+    }
+
+    #[inline]
+    pub(super) fn needs_judging(&self, slot: SlotId) -> bool {
+        let hot = self.table.hot(slot);
+        hot.revision != self.revision || hot.flags & hot_flag::REFRESH != 0
+    }
+
+    /// What the policy in force says of a live session, by its recorded zones and first direction.
+    pub(super) fn judge_live(&self, slot: SlotId) -> Option<Judgement> {
+        let hot = self.table.hot(slot);
+        let policy = self.policy.as_ref()?;
+        let j = policy.evaluate(hot.zone[0], hot.zone[1], &self.first_tuple(slot));
+        (j.action == Action::Permit).then_some(j)
+    }
+
+    /// Judges a live session for a packet of it: rule and timeout of the policy in force apply from
+    /// here on (F7). Returns whether it is still permitted; if not, it has ended.
+    pub(super) fn judge_for_packet(&mut self, slot: SlotId) -> bool {
+        let Some(j) = self.judge_live(slot) else {
+            self.end(slot, EndReason::Denied);
+            return false;
+        };
+        let revision = self.policy.as_ref().map_or(0, |p| p.revision());
+        let cold = self.table.cold_mut(slot);
+        cold.rule = j.rule.unwrap_or_default();
+        cold.application = j.application;
+        cold.revision = revision;
+        let short = self.revision;
+        let hot = self.table.hot_mut(slot);
+        hot.revision = short;
+        hot.flags &= !hot_flag::REFRESH;
+        self.set_service_class(slot, j.class);
+        self.set_class(slot);
+        true
+    }
+}
+
+/// Facts and state that the first segment of a TCP session gives it.
+fn first_tcp(t: &Tcp) -> ([WingFacts; 2], State) {
+    let wings = tcp::first_segment(t);
+    (wings, tcp::derive(wings[0].bits, wings[1].bits))
+}

@@ -1,0 +1,63 @@
+//! Ageing: a hand that passes the whole table about once a second, paced by elapsed time.
+//!
+//! A packet only writes `last_seen`; the hand asks the same question that lookups ask and collects
+//! what is expired. It also judges sessions again that no packet has visited since the policy
+//! changed, so that what the policy denies is gone within about a second (see `setup` for packets).
+
+use super::{Engine, hot_flag};
+use crate::session::EndReason;
+use crate::table::{HotLine, SlotId};
+use crate::time::Now;
+use arrayvec::ArrayVec;
+
+/// How long one pass over the table takes, in milliseconds.
+const PASS_MS: u64 = 1000;
+/// Most slots that one call looks at, so that no batch waits long for the hand.
+const SLICE_MAX: u32 = 65_536;
+/// Most sessions that one call ends or judges; the hand stops there and goes on at the next call.
+const COLLECT_MAX: usize = 1024;
+
+impl Engine {
+    /// Moves the hand by what the time since the last call is worth. To be called after each batch,
+    /// and at least every few milliseconds when none comes.
+    pub fn sweep(&mut self, now: Now) {
+        let elapsed = now.since(self.sweep_last).min(PASS_MS);
+        self.sweep_last = self.sweep_last.max(now);
+        self.sweep_debt += elapsed * u64::from(self.table.slots_used());
+        let owed = self.sweep_debt / PASS_MS;
+        if owed == 0 {
+            return;
+        }
+        let slice = owed.min(u64::from(SLICE_MAX)) as u32;
+        // What a long pause owes beyond one slice is forgiven, not hoarded.
+        self.sweep_debt = if owed > u64::from(SLICE_MAX) { 0 } else { self.sweep_debt % PASS_MS };
+        self.sweep_slots(slice, now);
+    }
+
+    fn sweep_slots(&mut self, slice: u32, now: Now) {
+        let mut found: ArrayVec<SlotId, COLLECT_MAX> = ArrayVec::new();
+        let (cutoffs, revision, now_ms) = (&self.cutoffs_ms, self.revision, now.ms32());
+        let due = |hot: &HotLine| {
+            let cutoff = cutoffs.get(usize::from(hot.class.0)).copied().unwrap_or(0);
+            (hot.idle_ms(now_ms) > cutoff) | (hot.revision != revision)
+        };
+        let step = self.table.sweep_slice(self.sweep_next, slice, due, &mut found);
+        if step.next == 0 {
+            self.counters.sweep_passes += 1;
+        }
+        self.sweep_next = step.next;
+        for slot in found {
+            if self.is_expired(slot, now) {
+                self.end(slot, EndReason::Aged);
+            } else if self.judge_live(slot).is_none() {
+                self.end(slot, EndReason::Denied);
+            } else {
+                // Judged; rule and timeout follow with its next packet (F7).
+                let revision = self.revision;
+                let hot = self.table.hot_mut(slot);
+                hot.revision = revision;
+                hot.flags |= hot_flag::REFRESH;
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What a packet does to its session: facts, state, timeout class, counters.
+
+use super::process::Work;
+use super::{Engine, hot_flag};
+use crate::names::ClassId;
+use crate::packet::L4;
+use crate::policy::{NEVER_SHARE_PERCENT, TimeWait};
+use crate::session::State;
+use crate::session::tcp::{self, Observation, Rule};
+use crate::session::{EndReason, tcp::fact};
+use crate::table::SlotId;
+use crate::time::Now;
+
+/// What became of the session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Track {
+    /// It goes on (or has just reached its end, see [`Engine::end_if_over`]).
+    Continues,
+    /// A SYN begins a new connection with the same tuple; nothing was counted (J6).
+    NewConnection,
+}
+
+impl Engine {
+    /// Takes a packet of wing `wing` into its session.
+    #[inline]
+    pub(super) fn track(&mut self, slot: SlotId, wing: usize, w: &Work, now: Now) -> Track {
+        match &w.packet.l4_info {
+            L4::Tcp(t) => {
+                if self.track_tcp(slot, wing, t, now) == Track::NewConnection {
+                    return Track::NewConnection;
+                }
+            }
+            L4::IcmpQuery { .. } => self.track_icmp_query(slot, wing, now),
+            _ => self.track_other(slot, wing, now),
+        }
+        let cold = self.table.cold_mut(slot);
+        cold.packets[wing] += 1;
+        cold.bytes[wing] += u64::from(w.packet.ip_len());
+        Track::Continues
+    }
+
+    fn track_tcp(&mut self, slot: SlotId, wing: usize, t: &crate::packet::Tcp, now: Now) -> Track {
+        let cold = self.table.cold_mut(slot);
+        match tcp::observe(&mut cold.wings, wing, t) {
+            Observation::NewConnection => return Track::NewConnection,
+            Observation::Ignored => self.counters.tcp_ignored += 1,
+            Observation::Taken => {}
+        }
+        let bits = self.table.cold(slot).wings.map(|f| f.bits);
+        let state = tcp::derive(bits[0], bits[1]);
+        let half_close = self.policy.as_ref().is_some_and(|p| p.tcp().half_close_time_wait);
+        let hot = self.table.hot_mut(slot);
+        if hot.state != state as u8 {
+            hot.state = state as u8;
+            hot.last_seen_ms = now.ms32();
+            self.set_class(slot);
+        } else if tcp::restarts_timer(state, bits[wing] & fact::FIN != 0, half_close) {
+            hot.last_seen_ms = now.ms32();
+        }
+        Track::Continues
+    }
+
+    /// A query that was answered waits `timeouts.icmp_reply`; the next query of the same identifier
+    /// has the full timeout again (J2).
+    fn track_icmp_query(&mut self, slot: SlotId, wing: usize, now: Now) {
+        let hot = self.table.hot_mut(slot);
+        hot.last_seen_ms = now.ms32();
+        let state = if wing == 1 { State::Replied } else { State::OneWay };
+        if hot.state != state as u8 {
+            hot.state = state as u8;
+            self.set_class(slot);
+        }
+    }
+
+    #[inline]
+    fn track_other(&mut self, slot: SlotId, wing: usize, now: Now) {
+        let hot = self.table.hot_mut(slot);
+        hot.last_seen_ms = now.ms32();
+        if wing == 1 {
+            hot.state = State::Replied as u8;
+        }
+    }
+
+    /// Chooses the timeout class from state, service and policy (J2, J4, J6).
+    pub(super) fn set_class(&mut self, slot: SlotId) {
+        let service = self.table.cold(slot).service_class;
+        let hot = self.table.hot(slot);
+        let state = State::from_u8(hot.state);
+        let class = match &self.policy {
+            Some(p) if hot.protocol == crate::addr::proto::TCP => tcp_class(p.tcp(), state, service),
+            Some(p) if is_icmp(hot.protocol) && state == State::Replied => p.icmp_reply_class_for(service),
+            _ => service,
+        };
+        self.table.hot_mut(slot).class = class;
+    }
+
+    /// Ends a session that a valid RST (J5) or the completed close (J6) has finished, when the policy
+    /// wants that; the packet that did it has been forwarded.
+    pub(super) fn end_if_over(&mut self, slot: SlotId) {
+        let hot = self.table.hot(slot);
+        let Some(policy) = &self.policy else { return };
+        let reason = match State::from_u8(hot.state) {
+            State::Reset if policy.tcp().rst_invalidate => EndReason::Reset,
+            State::Closed if policy.tcp().fin_invalidate => EndReason::Closed,
+            _ => return,
+        };
+        self.end(slot, reason);
+    }
+
+    /// Notes the class of the service, within the cap of `never` (F6).
+    pub(super) fn set_service_class(&mut self, slot: SlotId, wanted: ClassId) {
+        let is_never = self.cutoff_ms(wanted.0) == u32::MAX;
+        let counted = self.table.hot(slot).flags & hot_flag::NEVER != 0;
+        let room = self.counters.never_sessions
+            < u64::from(self.config.capacity) * u64::from(NEVER_SHARE_PERCENT) / 100;
+        let granted = is_never && (counted || room);
+        if granted != counted {
+            self.table.hot_mut(slot).flags ^= hot_flag::NEVER;
+            self.counters.never_sessions =
+                if granted { self.counters.never_sessions + 1 } else { self.counters.never_sessions - 1 };
+        }
+        let class = match &self.policy {
+            Some(p) if is_never && !granted => {
+                self.counters.never_capped += 1;
+                p.never_fallback(wanted).unwrap_or(wanted)
+            }
+            _ => wanted,
+        };
+        self.table.cold_mut(slot).service_class = class;
+    }
+}
+
+fn is_icmp(protocol: u8) -> bool {
+    matches!(protocol, crate::addr::proto::ICMP | crate::addr::proto::ICMPV6)
+}
+
+fn tcp_class(p: &crate::policy::TcpPolicy, state: State, service: ClassId) -> ClassId {
+    let ageout = matches!(p.time_wait, TimeWait::Ageout);
+    match (tcp::rule_for(state, ageout, p.half_close_time_wait), &p.time_wait) {
+        (Rule::Initial, _) => p.initial,
+        (Rule::TimeWait, TimeWait::Class(class)) => *class,
+        (Rule::LastAck, _) => p.last_ack,
+        (Rule::Service | Rule::TimeWait, _) => service,
+    }
+}
