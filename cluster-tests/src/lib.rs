@@ -12,5 +12,6 @@
 mod error;
 pub mod lab;
 pub mod sys;
+pub mod traffic;
 
 pub use error::LabError;

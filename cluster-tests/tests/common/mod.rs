@@ -1,0 +1,90 @@
+//! What every end-to-end test needs: a lab of its own that is gone afterwards, also when the test panics,
+//! and then tells what its daemon had to say.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(unreachable_pub, reason = "shared by several test crates")]
+#![allow(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use tidegate_lab::lab::{Forwarder, Lab, LabSpec};
+use tidegate_lab::sys::Stop;
+
+/// A lab that ends with the test.
+pub struct TestLab {
+    lab: Lab,
+}
+
+/// Makes a lab for one test. Names hold the process id: runs side by side do not meet.
+pub fn lab(test: &str, adjust: impl FnOnce(&mut LabSpec)) -> TestLab {
+    let mut spec = LabSpec::new(format!("t{}-{test}", std::process::id()));
+    adjust(&mut spec);
+    match Lab::up(spec, &Stop::default(), |_| ()) {
+        Ok(lab) => TestLab { lab },
+        Err(error) => panic!("cannot make the lab for {test}: {error}"),
+    }
+}
+
+/// The same with the kernel of the node's namespace forwarding: what the lab itself can do.
+pub fn kernel_lab(test: &str, adjust: impl FnOnce(&mut LabSpec)) -> TestLab {
+    lab(test, |spec| {
+        spec.forwarder = Forwarder::Kernel;
+        adjust(spec);
+    })
+}
+
+impl TestLab {
+    /// The server's address and a port.
+    pub fn server_v4(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(ip(&self.lab.plan().server.ipv4), port)
+    }
+
+    /// The same over IPv6.
+    pub fn server_v6(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(ip(&self.lab.plan().server.ipv6), port)
+    }
+}
+
+impl Deref for TestLab {
+    type Target = Lab;
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl DerefMut for TestLab {
+    fn deref_mut(&mut self) -> &mut Lab {
+        &mut self.lab
+    }
+}
+
+impl Drop for TestLab {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Ok(daemon) = self.lab.daemon()
+        {
+            eprintln!("--- the daemon's log ends with:\n{}\n---", daemon.log_tail());
+            if let Ok(drops) = self.lab.tidegate(&["drops"]) {
+                eprintln!("--- drops:\n{}{}---", drops.stdout, drops.stderr);
+            }
+        }
+    }
+}
+
+/// An address that a plan holds as text.
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().expect("the plan's addresses are addresses")
+}
+
+/// Looks until `check` gives something, at most `patience`.
+pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = check() {
+            return found;
+        }
+        assert!(start.elapsed() < patience, "{what}: not within {patience:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
