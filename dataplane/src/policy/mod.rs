@@ -5,17 +5,35 @@
 //! and says everything that is wrong with it in one go; [`compile`] turns a file that passed into an
 //! immutable [`Policy`]. A [`PolicyFile`] only comes from [`check`], so nothing behind it checks again.
 //!
+//! [`mod@format`] describes every key of the file; `deploy/examples/policy.toml` is one to start from.
+//!
 //! It must not do I/O, and [`Policy::evaluate`] must not allocate, block or log.
 
 mod applications;
 mod bitmaps;
+mod check;
 mod compiled;
+mod fields;
 mod intervals;
 mod matcher;
 mod model;
 mod predefined;
+mod read_objects;
+mod read_rules;
+mod read_timeouts;
+mod reader;
+mod report;
+mod shadow;
+mod suggest;
+#[cfg(test)]
+mod tests;
 mod ttl;
+mod warnings;
 
+#[doc = include_str!("format.md")]
+pub mod format {}
+
+pub use check::{CheckReport, FILE_BYTES_MAX, check};
 pub use compiled::{
     CompileError, Judgement, NEVER_SHARE_PERCENT, Policy, RuleInfo, TcpPolicy, TimeWait, ZoneInfo, compile,
 };
@@ -24,6 +42,7 @@ pub use model::{
     TcpSettings, Term, TimeWaitSetting, Timeouts, Ttl, Zone, ZoneRef,
 };
 pub use predefined::{PREDEFINED, Predefined};
+pub use report::{DIAGNOSTICS_MAX, Diagnostic, Severity};
 
 /// What a rule does with a flow (J1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
