@@ -206,3 +206,6 @@ impl Engine {
         self.cutoffs_ms.get(usize::from(class)).copied().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests;

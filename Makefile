@@ -1,0 +1,68 @@
+# Tidegate. Every target installs or checks what it needs first; `make demo` and `make test` work
+# from a clean clone on Debian 12 with Rust. As a user other than root they use sudo where the
+# kernel wants it (namespaces, AF_XDP); nothing is compiled as root then.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Test and lab binaries need root; compiling them does not.
+RUNNER := $(if $(SUDO),sudo -E env PATH=$(PATH),)
+
+BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++ make
+LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps
+PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
+
+.PHONY: help setup build demo test test-unit test-lab soak bench lint fuzz clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: ## install the Debian packages and crates that building and testing need
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it from rustup.rs, then run make again" >&2; exit 1; }
+	@missing=""; for p in $(PACKAGES); do \
+	  [ "$$(dpkg-query -W -f='$${Status}' $$p 2>/dev/null)" = "install ok installed" ] || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  echo "installing:$$missing"; \
+	  if [ -n "$(SUDO)" ] && ! command -v sudo >/dev/null; then \
+	    echo "not root and no sudo: as root, run: apt-get install$$missing" >&2; exit 1; fi; \
+	  $(SUDO) apt-get update -qq && \
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+	@$(CARGO) fetch --locked --quiet
+
+build: setup ## both binaries, in target/release
+	$(CARGO) build --release --locked -p tidegate -p tidegate-cluster-tests
+
+demo: build ## the main job on real traffic, in under a minute
+	$(SUDO) target/release/tidegate-lab demo
+
+test: test-unit test-lab ## everything that must pass
+	@echo "all tests passed"
+
+test-unit: setup ## the pure crates and the daemon's own tests
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(RUNNER)" \
+	  $(CARGO) test --locked --workspace --exclude tidegate-cluster-tests
+
+test-lab: build ## real traffic through real devices, in namespaces
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(RUNNER)" \
+	  $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=2
+
+soak: build ## the long ones: 200,000 connections, 100 flaps
+	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(RUNNER)" TIDEGATE_SOAK=1 \
+	  $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=1
+
+bench: build ## benchmarks against their peers: target/bench/report.json and a table
+	$(SUDO) target/release/tidegate-lab bench
+
+lint: setup ## format, clippy with warnings denied, licences and bans
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-deny
+	$(CARGO) deny --locked check bans licenses sources
+
+fuzz: setup ## 60 s of fuzzing, then the planted panic must be found
+	cluster-tests/fuzz/run.sh 60
+	cluster-tests/fuzz/planted.sh
+
+clean: ## forget what was built
+	$(CARGO) clean
