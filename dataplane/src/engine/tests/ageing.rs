@@ -23,7 +23,9 @@ fn j2_any_packet_of_either_wing_restarts_the_timeout() {
 fn j2_every_protocol_ages_at_its_own_timeout() {
     // Red when a protocol has another's timeout: alive just before, gone just after.
     let text = format!("{POLICY}\n[timeouts]\ntcp = 100\nudp = 20\nicmp = 30\nsctp = 40\nother = 50");
-    for (protocol, seconds) in [(proto::UDP, 20u64), (proto::ICMP, 30), (proto::GRE, 50), (proto::ESP, 50), (99, 50)] {
+    for (protocol, seconds) in
+        [(proto::UDP, 20u64), (proto::ICMP, 30), (proto::GRE, 50), (proto::ESP, 50), (99, 50)]
+    {
         let mut lab = Lab::new(&text, 1000);
         let frame = match protocol {
             proto::UDP => udp(true, 4000, 7777, 8),

@@ -31,18 +31,25 @@ name = "inside"
 name = "no-discard"
 from = "outside"
 to = "inside"
+source = ["any"]
+destination = ["any"]
 application = ["discard"]
 action = "deny"
 [[rule]]
 name = "no-telnet"
 from = "outside"
 to = "inside"
+source = ["any"]
+destination = ["any"]
 application = ["telnet"]
 action = "reject"
 [[rule]]
 name = "out"
 from = "outside"
 to = "inside"
+source = ["any"]
+destination = ["any"]
+application = ["any"]
 action = "permit"
 [[application]]
 name = "discard"
@@ -235,6 +242,7 @@ pub(super) fn ipv4(
     h[10..12].copy_from_slice(&c.to_be_bytes());
     let mut body = payload.to_vec();
     if let Some(at) = csum_at {
+        body[at..at + 2].fill(0);
         let pseudo = if protocol == proto::ICMP {
             0
         } else {

@@ -226,7 +226,10 @@ fn a_session_that_a_new_policy_denies_forwards_nothing_and_is_gone() {
         let mut lab = Lab::new(POLICY, 1000);
         lab.verdict(OUT, udp(true, 4000, 53, 1));
         lab.verdict(OUT, udp(true, 4001, 80, 1));
-        lab.policy(&POLICY.replace("protocol = \"tcp\"\ndestination_port = 9", "protocol = \"udp\"\ndestination_port = 53"));
+        lab.policy(&POLICY.replace(
+            "protocol = \"tcp\"\ndestination_port = 9",
+            "protocol = \"udp\"\ndestination_port = 53",
+        ));
         if sweep_first {
             lab.wait_ms(2_500);
             assert_eq!(lab.sessions().len(), 1);
