@@ -29,6 +29,8 @@ mod planted;
 pub mod rewrite;
 mod sctp;
 mod tcp;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 mod types;
 mod upper;
