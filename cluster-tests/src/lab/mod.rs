@@ -2,6 +2,7 @@
 
 mod daemon;
 mod files;
+mod observe;
 mod plan;
 mod wiring;
 
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 pub use daemon::{Daemon, http_get};
 pub use files::DEFAULT_POLICY;
+pub use observe::Metrics;
 pub use plan::{
     Forwarder, Gateway, Host, LabSpec, Link, METRICS_LISTEN, NAME_MAX, NodePlan, Plan, Port, Ports,
     QUEUES_MAX, Virtual,

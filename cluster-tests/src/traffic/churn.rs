@@ -103,7 +103,7 @@ pub fn tcp_retransmissions(netns: &Netns) -> Result<u64, LabError> {
 }
 
 /// A value of /proc/net/snmp: a line of names, and below it a line of values.
-pub(crate) fn snmp_value(snmp: &str, prefix: &str, name: &str) -> Option<u64> {
+pub fn snmp_value(snmp: &str, prefix: &str, name: &str) -> Option<u64> {
     let mut lines = snmp.lines().filter(|line| line.starts_with(prefix));
     let (names, values) = (lines.next()?, lines.next()?);
     let position = names.split_ascii_whitespace().position(|field| field == name)?;

@@ -5,11 +5,13 @@
 mod churn;
 mod http;
 mod numbered;
+mod tcp;
 mod udp;
 
-pub use churn::{Churn, ChurnReport, churn, tcp_retransmissions};
+pub use churn::{Churn, ChurnReport, churn, snmp_value, tcp_retransmissions};
 pub use http::{HttpServer, fetch, make_file};
 pub use numbered::Numbered;
+pub use tcp::{TcpEcho, connect, exchange};
 pub use udp::{UdpEcho, udp_flows};
 
 use std::io;

@@ -88,3 +88,13 @@ pub fn eventually<T>(what: &str, patience: Duration, mut check: impl FnMut() -> 
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// Lets time pass.
+pub fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+/// The clock, for measuring.
+pub fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,92 @@
+//! What a router says back: time exceeded, packet too big, and fragments where they are allowed.
+
+mod common;
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use tidegate_lab::sys::{Netns, run_in};
+use tidegate_lab::traffic::{TcpEcho, UdpEcho, connect, exchange};
+
+use common::{TestLab, eventually, lab};
+
+fn ping(netns: &Netns, arguments: &str) -> String {
+    let arguments: Vec<_> = arguments.split_whitespace().collect();
+    let output = run_in(Some(netns), "ping", &arguments).unwrap();
+    output.stdout + &output.stderr
+}
+
+/// Red when a packet whose hop limit runs out is dropped in silence, or answered from an address that is not the
+/// node's on that side: traceroute shows a star.
+#[test]
+fn time_exceeded_names_the_node_as_the_first_hop() {
+    let lab = lab("ttl", |_| ());
+    let plan = lab.plan();
+    let v4 = ping(&lab.client(), &format!("-n -c 1 -t 1 -W 2 {}", plan.server.ipv4));
+    let from = format!("From {}", plan.gateways.outside.ipv4);
+    assert!(v4.contains(&from) && v4.contains("Time to live exceeded"), "{v4}");
+    let v6 = ping(&lab.client(), &format!("-6 -n -c 1 -t 1 -W 2 {}", plan.server.ipv6));
+    let from = format!("From {}", plan.gateways.outside.ipv6);
+    assert!(v6.contains(&from) && v6.contains("Hop limit"), "{v6}");
+    let through = ping(&lab.client(), &format!("-n -c 1 -t 2 -W 2 {}", plan.server.ipv4));
+    assert!(through.contains("ttl=63"), "one hop takes one: {through}");
+}
+
+/// A lab whose link to the server carries 1,400 bytes.
+fn narrow(test: &str) -> TestLab {
+    let lab = lab(test, |_| ());
+    lab.node().ip("link set inside mtu 1400").unwrap();
+    lab.server().ip("link set eth0 mtu 1400").unwrap();
+    // The server claims to take 1,500 bytes all the same: only the node's answer tells the client otherwise.
+    let plan = lab.plan();
+    let (v4, v6) = (&plan.gateways.inside.ipv4, &plan.gateways.inside.ipv6);
+    lab.server().ip(&format!("route replace default via {v4} dev eth0 metric 100 advmss 1460")).unwrap();
+    lab.server().ip(&format!("-6 route replace default via {v6} dev eth0 metric 100 advmss 1440")).unwrap();
+    eventually("the node has the new MTU", Duration::from_secs(5), || {
+        let ports = lab.json(&["port", "list"]).unwrap();
+        ports["ports"].as_array().unwrap().iter().any(|port| port["mtu"] == 1400).then_some(())
+    });
+    lab
+}
+
+/// Red when what does not fit is dropped in silence, or the MTU in the answer is wrong: ping does not learn it.
+#[test]
+fn too_big_tells_the_mtu_of_the_next_link() {
+    let lab = narrow("big");
+    let plan = lab.plan();
+    let v4 = ping(&lab.client(), &format!("-n -c 1 -W 2 -M do -s 1450 {}", plan.server.ipv4));
+    assert!(v4.contains(&plan.gateways.outside.ipv4) && v4.contains("mtu = 1400"), "{v4}");
+    let v6 = ping(&lab.client(), &format!("-6 -n -c 1 -W 2 -M do -s 1440 {}", plan.server.ipv6));
+    assert!(v6.contains(&plan.gateways.outside.ipv6) && v6.contains("mtu: 1400"), "{v6}");
+}
+
+/// Red when the answer does not reach the sending TCP: it sends the same large segment until it gives up.
+#[test]
+fn tcp_finds_the_path_mtu() {
+    let lab = narrow("pmtu");
+    for address in [lab.server_v4(7000), lab.server_v6(7000)] {
+        let _echo = TcpEcho::start(&lab.server(), address).unwrap();
+        let mut stream = connect(&lab.client(), address, Duration::from_secs(5)).unwrap();
+        exchange(&mut stream, &[0x42; 30_000], Duration::from_secs(10)).unwrap();
+    }
+    assert!(lab.drops("too_big").unwrap() >= 2, "nothing was too big: the test did not test");
+}
+
+/// Red when a router does not fragment what may be fragmented (RFC 791), or later fragments do not follow the
+/// first one's session: the large datagram does not come back.
+#[test]
+fn datagrams_that_may_be_fragmented_are() {
+    let lab = narrow("frag");
+    let server = lab.server_v4(7);
+    let _echo = UdpEcho::start(&lab.server(), server).unwrap();
+    // Without path MTU discovery the kernel sends without the don't-fragment bit.
+    lab.client().set_sysctl("net/ipv4/ip_no_pmtu_disc", "1").unwrap();
+    let answer = lab.client().run(|| -> std::io::Result<usize> {
+        let socket = UdpSocket::bind("0.0.0.0:4000")?;
+        socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+        socket.send_to(&[7; 1450], server)?;
+        let mut buffer = [0; 2000];
+        Ok(socket.recv_from(&mut buffer)?.0)
+    });
+    assert_eq!(answer.unwrap().expect("the datagram comes back"), 1450);
+}
