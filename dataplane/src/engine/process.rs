@@ -66,6 +66,7 @@ impl Engine {
         }
         let mut slots = [None; BATCH_MAX];
         self.table.lookup_batch(&keys, &hashes, &mut slots[..keys.len()]);
+        self.table.touch_cold(&slots[..keys.len()]);
         let made = self.sessions_made;
         for (w, slot) in work.iter().zip(slots) {
             let i = usize::from(w.index);
