@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tidegate_lab::LabError;
 use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec, QUEUES_MAX};
 use tidegate_lab::sys::{Stop, read_file};
+use tidegate_lab::{LabError, demo};
 
 /// A client, a server, and a Tidegate node between them, in network namespaces of this machine.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Verb {
     },
     /// Print the names of the labs that are up.
     List,
+    /// Show the main job on real traffic, in under a minute; exit code 0 only if every check passes.
+    Demo,
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
     let result = match arguments.verb {
         Verb::Up(up) => up.run(),
         Verb::Down { name } => down(&name),
+        Verb::Demo => Stop::on_signals().and_then(|stop| demo::run(&stop)),
         Verb::List => {
             lab::list().iter().for_each(|name| println!("{name}"));
             Ok(())
