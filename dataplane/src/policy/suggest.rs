@@ -19,7 +19,8 @@ pub(super) fn nearest<'k>(
     let plain = plain(word);
     // Two letters of which one is wrong are no slip.
     let allowed = if plain.len() < 3 { 0 } else { plain.len() / 3 };
-    let mut best: Option<(usize, &str)> = None;
+    // A slip seldom hits the first letter, so among equals the one that shares it is nearer.
+    let mut best: Option<((usize, bool), &str)> = None;
     for candidate in known {
         *left = left.checked_sub(1)?;
         let other = self::plain(candidate);
@@ -30,8 +31,9 @@ pub(super) fn nearest<'k>(
             None if started && other.len() >= 3 => allowed + 1,
             None => continue,
         };
-        if best.is_none_or(|(d, _)| distance < d) {
-            best = Some((distance, candidate));
+        let rank = (distance, other.first() != plain.first());
+        if best.is_none_or(|(r, _)| rank < r) {
+            best = Some((rank, candidate));
         }
     }
     best.map(|(_, candidate)| candidate)
@@ -82,6 +84,7 @@ mod tests {
         assert_eq!(near("Session-TTL"), Some("session_ttl"));
         assert_eq!(near("rst-invalidate-session"), Some("rst_invalidate"));
         assert_eq!(near("lgo"), Some("log"));
+        assert_eq!(nearest("htp", ["ftp", "http"], &mut 9), Some("http"));
         assert_eq!(near("colour"), None);
         assert_eq!(nearest("a", ["b"], &mut 9), None);
         assert_eq!(near(""), None);

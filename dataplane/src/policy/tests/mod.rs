@@ -1,6 +1,10 @@
 //! Tests of the policy as a whole: file in, judgements and diagnostics out.
 
 mod diagnostics;
+mod oracle;
+mod precedence;
+mod ranges;
+mod rules;
 
 use super::{CheckReport, Policy, check, compile};
 use crate::addr::{Addr, Tuple};
