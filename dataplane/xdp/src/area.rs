@@ -117,9 +117,8 @@ impl Area {
             .filter(|n| *n > 0 && *n <= 1 << 22)
             .ok_or(AreaError::Frames)?;
         let (raw, buffers) =
-            RawArea::new(total as usize, config.frame_bytes as usize, MmapAreaOptions::default()).map_err(
-                |_| AreaError::Map { bytes: u64::from(total) * u64::from(config.frame_bytes) },
-            )?;
+            RawArea::new(total as usize, config.frame_bytes as usize, MmapAreaOptions::default())
+                .map_err(|_| AreaError::Map { bytes: u64::from(total) * u64::from(config.frame_bytes) })?;
         // Never unmapped, see the module's opening.
         std::mem::forget(Arc::clone(&raw));
         let prototypes = buffers
@@ -138,7 +137,7 @@ impl Area {
         let frame_shift = config.frame_bytes.trailing_zeros();
         let area = Area { raw, base, config, frame_shift, prototypes: Mutex::new(prototypes) };
         let mut pools: Vec<Vec<PortFrame>> =
-            (0..config.workers).map(|_| Vec::with_capacity(total as usize)).collect();
+            (0..config.workers).map(|_| Vec::with_capacity(config.frames_per_worker as usize)).collect();
         for (i, buffer) in buffers.into_iter().enumerate() {
             pools[i / config.frames_per_worker as usize].push(PortFrame(buffer));
         }
@@ -169,7 +168,13 @@ impl Area {
     /// The number of a frame: its place in the area.
     #[inline]
     pub(crate) fn number(&self, frame: &PortFrame) -> u32 {
-        (self.offset(&frame.0) >> self.frame_shift) as u32
+        self.buffer_number(&frame.0)
+    }
+
+    /// The number of a buffer that a socket is about to lend.
+    #[inline]
+    pub(crate) fn buffer_number(&self, buffer: &RawBuffer) -> u32 {
+        (self.offset(buffer) >> self.frame_shift) as u32
     }
 
     /// The memory that sockets register.

@@ -45,7 +45,9 @@ pub enum PortError {
         what: &'static str,
     },
     /// Its MTU does not fit into a frame.
-    #[error("{name} has an MTU of {mtu}, but frames of {frame_bytes} bytes hold {fits} at most: lower it (`ip link set dev {name} mtu {fits}`) or set larger frames")]
+    #[error(
+        "{name} has an MTU of {mtu}, but frames of {frame_bytes} bytes hold {fits} at most: lower it (`ip link set dev {name} mtu {fits}`) or set larger frames"
+    )]
     MtuTooLarge {
         /// Interface.
         name: String,
@@ -57,7 +59,9 @@ pub enum PortError {
         fits: u32,
     },
     /// Somebody else's XDP program is there.
-    #[error("{name} already has the XDP program {program:?} (id {id}), which is not ours; remove it first: `ip link set dev {name} xdp off`, or its bpf_link by ending its owner")]
+    #[error(
+        "{name} already has the XDP program {program:?} (id {id}), which is not ours; remove it first: `ip link set dev {name} xdp off`, or its bpf_link by ending its owner"
+    )]
     ForeignProgram {
         /// Interface.
         name: String,

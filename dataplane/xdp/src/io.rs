@@ -14,7 +14,7 @@ pub type Batch = ArrayVec<PortFrame, BATCH_MAX>;
 ///
 /// Frames that are inside (lent to the kernel, staged for transmission) stay accounted for: they
 /// come out through [`PacketIo::receive`], [`PacketIo::complete`] or [`PacketIo::close`].
-pub trait PacketIo: Send {
+pub trait PacketIo: Send + Sized + 'static {
     /// Takes received frames until `out` is full or none is left. Never blocks.
     fn receive(&mut self, out: &mut Batch);
 
@@ -29,6 +29,9 @@ pub trait PacketIo: Send {
 
     /// Lends frames from the pool for receiving, as many as the fill ring lacks.
     fn fill(&mut self, pool: &mut Vec<PortFrame>);
+
+    /// Whether the kernel has too few frames to receive into.
+    fn starved(&self) -> bool;
 
     /// Whether something is under way that no poll reports: the worker comes back soon.
     fn busy(&self) -> bool;
@@ -46,5 +49,5 @@ pub trait PacketIo: Send {
     fn frames(&self) -> u32;
 
     /// Ends it, and hands back every frame that was inside. May block.
-    fn close(self: Box<Self>) -> Vec<PortFrame>;
+    fn close(self) -> Vec<PortFrame>;
 }

@@ -5,20 +5,20 @@
 
 /// A set of frame numbers.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     words: Box<[u64]>,
     len: u32,
 }
 
 impl Ledger {
     /// An empty set over `frames` frame numbers.
-    pub fn new(frames: u32) -> Ledger {
+    pub(crate) fn new(frames: u32) -> Ledger {
         Ledger { words: vec![0; frames.div_ceil(64) as usize].into_boxed_slice(), len: 0 }
     }
 
     /// Adds a frame; whether it was absent.
     #[inline]
-    pub fn insert(&mut self, frame: u32) -> bool {
+    pub(crate) fn insert(&mut self, frame: u32) -> bool {
         let (word, bit) = (frame as usize / 64, 1u64 << (frame % 64));
         let absent = self.words[word] & bit == 0;
         self.words[word] |= bit;
@@ -28,7 +28,7 @@ impl Ledger {
 
     /// Removes a frame; whether it was present.
     #[inline]
-    pub fn remove(&mut self, frame: u32) -> bool {
+    pub(crate) fn remove(&mut self, frame: u32) -> bool {
         let (word, bit) = (frame as usize / 64, 1u64 << (frame % 64));
         let Some(word) = self.words.get_mut(word) else { return false };
         let present = *word & bit != 0;
@@ -38,17 +38,12 @@ impl Ledger {
     }
 
     /// How many frames are in it.
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether it is empty.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// The frames, in order.
-    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.words.iter().enumerate().flat_map(|(i, word)| {
             let mut rest = *word;
             std::iter::from_fn(move || {

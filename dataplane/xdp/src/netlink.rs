@@ -37,11 +37,11 @@ impl XdpMode {
 
 /// An attached XDP program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attached {
+pub(crate) struct Attached {
     /// Kernel's number of the program.
-    pub id: u32,
+    pub(crate) id: u32,
     /// Where; `None` for hardware, or several at once.
-    pub mode: Option<XdpMode>,
+    pub(crate) mode: Option<XdpMode>,
 }
 
 /// An interface as the kernel describes it.

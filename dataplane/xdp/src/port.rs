@@ -104,15 +104,13 @@ pub struct PortInfo {
 impl PortInfo {
     /// Finds a port's interface in this network namespace.
     pub fn find(selector: &PortSelector) -> Result<PortInfo, PortError> {
-        let links =
-            netlink::links().map_err(|source| PortError::Kernel { what: "cannot list interfaces".into(), source })?;
+        let links = netlink::links()
+            .map_err(|source| PortError::Kernel { what: "cannot list interfaces".into(), source })?;
         let chosen: Vec<Link> = match selector {
             PortSelector::Name(name) => links.into_iter().filter(|l| l.name == *name).collect(),
             PortSelector::Address(_) | PortSelector::Prefix(_) => {
-                let addresses = netlink::addresses().map_err(|source| PortError::Kernel {
-                    what: "cannot list addresses".into(),
-                    source,
-                })?;
+                let addresses = netlink::addresses()
+                    .map_err(|source| PortError::Kernel { what: "cannot list addresses".into(), source })?;
                 let fits = |ip: &IpAddr| match selector {
                     PortSelector::Address(wanted) => ip == wanted,
                     PortSelector::Prefix(prefix) => prefix.contains(ip),

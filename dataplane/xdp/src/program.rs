@@ -10,12 +10,12 @@ use crate::error::PortError;
 use crate::netlink::{self, Attached, XdpMode};
 use crate::port::PortInfo;
 use crate::stats::ProgramStats;
-use aya::maps::{HashMap, MapData, PerCpuArray, XskMap};
+use aya::maps::{HashMap, MapData, PerCpuArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, RawFd};
+use std::os::fd::AsFd;
 
 /// The object that build.rs compiled from bpf/tidegate.bpf.c.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
@@ -113,16 +113,6 @@ impl Program {
             .and_then(|m| {
                 T::try_from(m).map_err(|e| PortError::Load { reason: e.to_string(), permission: false })
             })
-    }
-
-    /// Binds a socket to its queue, for the order without SYS_ADMIN (with it, creating the socket does
-    /// so by itself).
-    pub(crate) fn bind_socket(&mut self, queue: u32, socket: RawFd) -> Result<(), PortError> {
-        let mut map: XskMap<&mut MapData> = self.map("xsks_map")?;
-        map.set(queue, socket, 0).map_err(|e| PortError::Kernel {
-            what: format!("cannot bind the AF_XDP socket of queue {queue} to the XDP program"),
-            source: std::io::Error::other(e),
-        })
     }
 
     /// What it has counted, over all CPUs.

@@ -124,11 +124,11 @@ pub(crate) fn xdp_statistics(fd: BorrowedFd<'_>) -> XdpStatistics {
     stats
 }
 
-/// Lets one kick send up to `frames` (32 otherwise). Kernels before 6.18 do not know it: no matter,
-/// the socket kicks again as long as something is left.
-pub(crate) fn set_tx_budget(fd: BorrowedFd<'_>, frames: u32) {
+/// Lets one kick send up to `frames` (32 otherwise); whether the kernel knows how. If not, the
+/// caller kicks as long as something is left.
+pub(crate) fn set_tx_budget(fd: BorrowedFd<'_>, frames: u32) -> bool {
     // SAFETY: the pointer is to four readable bytes and the length says so.
-    unsafe {
+    let ret = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
             SOL_XDP,
@@ -137,6 +137,15 @@ pub(crate) fn set_tx_budget(fd: BorrowedFd<'_>, frames: u32) {
             size_of::<u32>() as libc::socklen_t,
         )
     };
+    ret == 0
+}
+
+/// Keeps a descriptor from child processes: a socket that lives on in one would not be closed when
+/// it is closed here, and its queue would stay taken.
+pub(crate) fn set_cloexec(fd: RawFd) -> io::Result<()> {
+    // SAFETY: no pointer is passed; a number that names no file is answered with an error.
+    let ret = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The descriptors of this process that are AF_XDP sockets.

@@ -1,0 +1,49 @@
+//! What a worker feeds: the engine, or a stand-in of a test.
+
+use crate::area::PortFrame;
+use arrayvec::ArrayVec;
+use tidegate_dataplane::drops::DropReason;
+use tidegate_dataplane::engine::{BATCH_MAX, Engine, Event, Outbox, Verdict};
+use tidegate_dataplane::time::Now;
+
+/// Batch in, verdicts out. See [`Engine`] for what each call means.
+pub trait Pipeline: Send + 'static {
+    /// Decides about a batch: one verdict for each frame, in order.
+    fn process(&mut self, frames: &mut [PortFrame], verdicts: &mut ArrayVec<Verdict, BATCH_MAX>, now: Now);
+    /// Ages; called after batches, and at least as often as the idle sleep of the worker is long.
+    fn sweep(&mut self, now: Now);
+    /// Packets of its own.
+    fn outbox(&mut self) -> &mut Outbox;
+    /// Hands over what the control side must hear of.
+    fn take_events(&mut self, each: &mut dyn FnMut(Event));
+    /// Counts a frame that the worker dropped.
+    fn count_drop(&mut self, reason: DropReason);
+    /// Hears of a frame whose next hop did not answer in time; the worker frees it.
+    fn neighbour_failed(&mut self, frame: &PortFrame, now: Now);
+}
+
+impl Pipeline for Engine {
+    fn process(&mut self, frames: &mut [PortFrame], verdicts: &mut ArrayVec<Verdict, BATCH_MAX>, now: Now) {
+        Engine::process(self, frames, verdicts, now);
+    }
+
+    fn sweep(&mut self, now: Now) {
+        Engine::sweep(self, now);
+    }
+
+    fn outbox(&mut self) -> &mut Outbox {
+        Engine::outbox(self)
+    }
+
+    fn take_events(&mut self, each: &mut dyn FnMut(Event)) {
+        Engine::take_events(self, each);
+    }
+
+    fn count_drop(&mut self, reason: DropReason) {
+        Engine::count_drop(self, reason);
+    }
+
+    fn neighbour_failed(&mut self, frame: &PortFrame, now: Now) {
+        Engine::neighbour_failed(self, frame, now);
+    }
+}

@@ -1,0 +1,261 @@
+//! The control side's hold on the workers: starting them, commands, numbers, the frame audit, the end.
+
+use crate::area::{Area, AreaConfig, PortFrame};
+use crate::audit::Round;
+use crate::error::WorkerError;
+use crate::io::PacketIo;
+use crate::pipeline::Pipeline;
+use crate::stats::{FrameAudit, QueueReport, WorkerStats};
+use crate::sys;
+use crate::worker::{Bell, EventSink, Idle, Links, Parts, Task, Worker};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tidegate_dataplane::time::Now;
+
+/// Commands that may wait for one worker. A sender finds [`WorkerError::Busy`] beyond that: the
+/// control side is to slow down, not to pile up.
+const COMMANDS_MAX: usize = 64;
+/// A worker that does not carry out a command for this long is reported as stopped.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// How to run workers.
+#[derive(Clone, Debug)]
+pub struct WorkersConfig {
+    /// Packet memory, and the number of workers.
+    pub area: AreaConfig,
+    /// CPU of each worker, in order; workers beyond the list run where the scheduler puts them.
+    pub cpus: Vec<usize>,
+    /// Spinning and sleeping.
+    pub idle: Idle,
+    /// Zero of the engines' clock.
+    pub start: Instant,
+}
+
+struct Handle<P: Pipeline, Q: PacketIo> {
+    tasks: SyncSender<Task<P, Q>>,
+    thread: Option<JoinHandle<P>>,
+}
+
+/// All workers of a node. Shared between threads; every call blocks for microseconds at most, or as
+/// long as it says.
+pub struct Workers<P: Pipeline, Q: PacketIo> {
+    area: Arc<Area>,
+    bells: Arc<[Bell]>,
+    handles: Vec<Handle<P, Q>>,
+    /// Held while frames are with the control side (a port is opened or closed) or counted.
+    pub(crate) frames_moving: Mutex<()>,
+}
+
+impl<P: Pipeline, Q: PacketIo> Workers<P, Q> {
+    /// Starts a worker for each engine. `sink` makes the way of a worker's events to the control side.
+    ///
+    /// A panic in a worker ends the process: a node that forwards with half of its shards would be
+    /// worse than one that is gone.
+    pub fn spawn(
+        config: &WorkersConfig,
+        pipelines: Vec<P>,
+        mut sink: impl FnMut(u16) -> EventSink,
+    ) -> Result<Workers<P, Q>, WorkerError> {
+        let workers = config.area.workers;
+        if workers == 0 || workers > 64 {
+            return Err(WorkerError::Workers(workers));
+        }
+        if pipelines.len() != usize::from(workers) {
+            return Err(WorkerError::Pipelines { pipelines: pipelines.len(), workers });
+        }
+        sys::raise_memlock();
+        let (area, pools) = Area::new(config.area)?;
+        let start_error = |worker| move |source| WorkerError::Start { worker, source };
+        let bells: Arc<[Bell]> =
+            (0..workers).map(|_| Bell::new()).collect::<Result<Vec<_>, _>>().map_err(start_error(0))?.into();
+        let mut links = Links::mesh(&bells, config.area.frames_per_worker);
+        let mut handles = Vec::new();
+        for (i, (pipeline, pool)) in pipelines.into_iter().zip(pools).enumerate() {
+            let index = i as u16;
+            let (send, tasks) = sync_channel(COMMANDS_MAX);
+            let parts = Parts {
+                index,
+                area: Arc::clone(&area),
+                pipeline,
+                pool,
+                links: links.remove(0),
+                tasks,
+                sink: sink(index),
+                idle: config.idle,
+            };
+            let (cpu, start) = (config.cpus.get(i).copied(), config.start);
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
+                    let _end = EndProcessOnPanic(index);
+                    if let Some(cpu) = cpu
+                        && let Err(e) = sys::pin_to_cpu(cpu)
+                    {
+                        tracing::warn!(worker = index, cpu, "cannot bind the worker to its CPU: {e}");
+                    }
+                    Worker::<P, Q>::new(parts).run(start)
+                })
+                .map_err(start_error(index))?;
+            handles.push(Handle { tasks: send, thread: Some(thread) });
+        }
+        Ok(Workers { area, bells, handles, frames_moving: Mutex::new(()) })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u16 {
+        self.handles.len() as u16
+    }
+
+    /// The packet memory.
+    pub fn area(&self) -> &Arc<Area> {
+        &self.area
+    }
+
+    /// Has a worker run `f` between two batches, without waiting for it. It must be short: packets
+    /// wait meanwhile.
+    pub fn send(&self, worker: u16, f: impl FnOnce(&mut P, Now) + Send + 'static) -> Result<(), WorkerError> {
+        let handle = self.handle(worker)?;
+        handle.tasks.try_send(Box::new(move |w, now| f(&mut w.pipeline, now))).map_err(|e| match e {
+            TrySendError::Full(_) => WorkerError::Busy(worker),
+            TrySendError::Disconnected(_) => WorkerError::Stopped(worker),
+        })?;
+        self.bells[usize::from(worker)].ring();
+        Ok(())
+    }
+
+    /// Has a worker run `f` between two batches and waits for its result.
+    pub fn call<R: Send + 'static>(
+        &self,
+        worker: u16,
+        f: impl FnOnce(&mut P, Now) -> R + Send + 'static,
+    ) -> Result<R, WorkerError> {
+        self.call_worker(worker, move |w, now| f(&mut w.pipeline, now))
+    }
+
+    /// [`Workers::call`] for every worker, one after the other.
+    pub fn call_all<R: Send + 'static>(
+        &self,
+        f: impl Fn(&mut P, Now) -> R + Send + Clone + 'static,
+    ) -> Result<Vec<R>, WorkerError> {
+        (0..self.count()).map(|w| self.call(w, f.clone())).collect()
+    }
+
+    /// Passes through each worker's loop so far. One that stands still over a second is stuck.
+    pub fn heartbeats(&self) -> Vec<u64> {
+        self.bells.iter().map(Bell::heartbeat).collect()
+    }
+
+    /// Numbers of all workers and of all queues that are open.
+    pub fn stats(&self) -> Result<(Vec<WorkerStats>, Vec<QueueReport>), WorkerError> {
+        let mut all = (Vec::new(), Vec::new());
+        for worker in 0..self.count() {
+            let (stats, queues) = self.call_worker(worker, |w, _| w.report())?;
+            all.0.push(stats);
+            all.1.extend(queues);
+        }
+        Ok(all)
+    }
+
+    /// Counts all frames while every worker stands still (some tens of microseconds).
+    pub fn frame_audit(&self) -> Result<FrameAudit, WorkerError> {
+        let _moving = self.frames_moving.lock().unwrap_or_else(PoisonError::into_inner);
+        self.audit_now()
+    }
+
+    /// The same, by a caller that holds `frames_moving` and no frame.
+    pub(crate) fn audit_now(&self) -> Result<FrameAudit, WorkerError> {
+        let round = Arc::new(Round::new(self.area.frames_total(), self.handles.len()));
+        let mut answers = Vec::new();
+        for worker in 0..self.count() {
+            let round = Arc::clone(&round);
+            answers.push((
+                worker,
+                self.start_call(worker, move |w, _| {
+                    round.meet();
+                    w.audit(&round);
+                    round.meet();
+                })?,
+            ));
+        }
+        for (worker, answer) in answers {
+            answer.recv_timeout(ANSWER_WAIT).map_err(|_| WorkerError::Stopped(worker))?;
+        }
+        Ok(round.result())
+    }
+
+    /// Stops all workers and gives the engines back. Sockets are closed; the XDP programs stay on their
+    /// ports and drop transit.
+    pub fn stop(mut self) -> Vec<P> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Vec<P> {
+        for worker in 0..self.count() {
+            // A worker that is gone already needs no telling.
+            let _ = self.start_call(worker, |w, _| w.stop());
+        }
+        self.handles.iter_mut().filter_map(|h| h.thread.take()?.join().ok()).collect()
+    }
+
+    /// Has a worker do something that concerns more than its engine, and waits.
+    pub(crate) fn call_worker<R: Send + 'static>(
+        &self,
+        worker: u16,
+        f: impl FnOnce(&mut Worker<P, Q>, Now) -> R + Send + 'static,
+    ) -> Result<R, WorkerError> {
+        let answer = self.start_call(worker, f)?;
+        answer.recv_timeout(ANSWER_WAIT).map_err(|_| WorkerError::Stopped(worker))
+    }
+
+    fn start_call<R: Send + 'static>(
+        &self,
+        worker: u16,
+        f: impl FnOnce(&mut Worker<P, Q>, Now) -> R + Send + 'static,
+    ) -> Result<std::sync::mpsc::Receiver<R>, WorkerError> {
+        let handle = self.handle(worker)?;
+        let (reply, answer) = sync_channel(1);
+        let task: Task<P, Q> = Box::new(move |w, now| {
+            // Nobody waits any more: the result is of no use.
+            let _ = reply.try_send(f(w, now));
+        });
+        handle.tasks.send(task).map_err(|_| WorkerError::Stopped(worker))?;
+        self.bells[usize::from(worker)].ring();
+        Ok(answer)
+    }
+
+    /// Gives frames back to the workers whose they are.
+    pub(crate) fn give_home(&self, frames: Vec<PortFrame>) -> Result<(), WorkerError> {
+        let mut by_home: Vec<Vec<PortFrame>> = (0..self.count()).map(|_| Vec::new()).collect();
+        for frame in frames {
+            by_home[usize::from(self.area.home(&frame))].push(frame);
+        }
+        for (worker, frames) in by_home.into_iter().enumerate().filter(|(_, f)| !f.is_empty()) {
+            self.call_worker(worker as u16, move |w, _| w.pool.extend(frames))?;
+        }
+        Ok(())
+    }
+
+    fn handle(&self, worker: u16) -> Result<&Handle<P, Q>, WorkerError> {
+        self.handles.get(usize::from(worker)).ok_or(WorkerError::Stopped(worker))
+    }
+}
+
+impl<P: Pipeline, Q: PacketIo> Drop for Workers<P, Q> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Ends the process when its worker's thread unwinds.
+struct EndProcessOnPanic(u16);
+
+impl Drop for EndProcessOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("tidegate: worker {} panicked; ending the process (transit stays blocked)", self.0);
+            std::process::abort();
+        }
+    }
+}
