@@ -9,6 +9,7 @@
 // A lab lives in real time: the clock bans of clippy.toml are for the pure crates.
 #![allow(clippy::disallowed_methods)]
 
+pub mod bench;
 pub mod demo;
 mod error;
 pub mod lab;

@@ -1,0 +1,3 @@
+//! Benches: what is measured, against what, and the report that all of them write.
+
+pub mod frames;

@@ -1,0 +1,66 @@
+//! The benches' generator and sink, before any figure depends on them.
+
+mod common;
+
+use std::net::{Ipv4Addr, UdpSocket};
+use std::time::Duration;
+
+use tidegate_lab::bench::frames::{Direction, Flows, Generator, Pass, Sink, mac_of};
+use tidegate_lab::lab::set_kernel_forwarding;
+
+use common::{TestLab, ip, kernel_lab};
+
+fn flows(lab: &TestLab) -> Flows {
+    let std::net::IpAddr::V4(server) = ip(&lab.plan().server.ipv4) else { panic!("the plan's IPv4 address") };
+    Flows { count: 1000, client_base: Ipv4Addr::new(10, 82, 0, 0), server, server_port: 5000 }
+}
+
+fn generate(lab: &TestLab, flows: &Flows, frames: u32) {
+    let gateway = mac_of(&lab.node(), "outside").unwrap();
+    // Neighbours first: what waits for them is queued, and only a little of it.
+    let resolved =
+        tidegate_lab::sys::run_in(Some(&lab.client()), "ping", &["-c", "1", &lab.plan().server.ipv4]);
+    assert!(resolved.unwrap().success);
+    let sent = lab.client().run(|| {
+        let mut generator = Generator::load(flows, Direction::Forward, "eth0", gateway)?;
+        generator.send_gently(frames, Duration::from_micros(200))
+    });
+    sent.unwrap().unwrap();
+}
+
+/// Red when the generator's frames are lost between the ends, or the sink counts wrong: then no figure means
+/// anything. Red, too, when kernel forwarding does not forward them, with which Tidegate is compared.
+#[test]
+fn every_frame_arrives_and_is_counted_by_its_flow() {
+    let lab = kernel_lab("frames", |_| ());
+    set_kernel_forwarding(&lab.node(), true).unwrap();
+    let flows = flows(&lab);
+    let _pass = Pass::attach(&lab.node(), "outside").unwrap();
+    let sink = Sink::attach(&lab.server(), "eth0", &flows).unwrap();
+    generate(&lab, &flows, 10_000);
+    common::eventually("all frames arrive", Duration::from_secs(5), || {
+        (sink.frames().unwrap() == 10_000).then_some(())
+    });
+    for (flow, frames) in sink.samples().unwrap() {
+        assert_eq!(frames, 10, "flow {flow}");
+    }
+}
+
+/// Red when a checksum, a length or a port in the generator's frames is wrong: the kernel's UDP drops them.
+#[test]
+fn the_frames_are_valid_udp() {
+    let lab = kernel_lab("valid", |_| ());
+    let flows = flows(&lab);
+    let _pass = Pass::attach(&lab.node(), "outside").unwrap();
+    let socket = lab.server().run(|| UdpSocket::bind((flows.server, flows.server_port))).unwrap().unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    // Each takes a whole page of the socket's buffer.
+    generate(&lab, &flows, 20);
+    let mut datagram = [0; 64];
+    for number in 0..20 {
+        let (length, from) = socket.recv_from(&mut datagram).expect("a valid datagram arrives");
+        assert_eq!(length, 18);
+        let (address, port) = flows.client(number);
+        assert_eq!(from, (address, port).into());
+    }
+}
