@@ -1,3 +1,5 @@
 //! Benches: what is measured, against what, and the report that all of them write.
 
 pub mod frames;
+pub mod inproc;
+pub mod report;

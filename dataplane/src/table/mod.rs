@@ -141,6 +141,12 @@ impl Table {
         self.fresh_from
     }
 
+    /// The hot lines of all slots ever used, free ones among them ([`HotLine::in_use`] tells).
+    #[inline]
+    pub fn hot_lines(&self) -> &[HotLine] {
+        &self.hot.all()[..self.fresh_from as usize]
+    }
+
     /// The hasher, for steering by the same hash.
     pub fn hasher(&self) -> TupleHasher {
         self.hasher
