@@ -54,39 +54,37 @@ impl Table {
     fn lookup_group(&self, keys: &[Key], hashes: &[u64], out: &mut [Option<SlotId>]) {
         let hot = self.hot.all();
         let index = self.index.view();
+        let n = hashes.len();
         let mut places = [Places::default(); GROUP];
         let mut candidates = [NONE; GROUP];
 
-        // First buckets.
-        let mut sum = 0;
+        // First buckets. Arithmetic and reads are apart: the fewer instructions lie between two
+        // reads, the more of them the processor has under way.
         for (places, hash) in places.iter_mut().zip(hashes) {
             *places = self.index.places(*hash);
-            sum ^= index.touch_first(*places);
         }
+        let sum = places[..n].iter().fold(0, |sum, places| sum ^ index.touch_first(*places));
         black_box(sum);
 
-        // The hot line that the first bucket names; where it names none, the second bucket.
-        let n = hashes.len();
+        // Second buckets, for the few whose first holds no such tag.
+        let mut without = 0;
         for (places, candidate) in places[..n].iter().zip(&mut candidates) {
-            match index.first_candidate(*places) {
-                Some(slot) => {
-                    *candidate = slot;
-                    sum ^= u64::from(hot[slot as usize].last_seen_ms);
-                }
-                None => sum ^= index.touch_second(*places),
+            *candidate = index.first_candidate(*places).unwrap_or(NONE);
+            without += u32::from(*candidate == NONE);
+        }
+        if without > 0 {
+            let none = |(_, candidate): &(&Places, &mut u32)| **candidate == NONE;
+            let pairs = places[..n].iter().zip(&mut candidates).filter(none);
+            let sum = pairs.fold(0, |sum, (places, _)| sum ^ index.touch_second(*places));
+            black_box(sum);
+            for (places, candidate) in places[..n].iter().zip(&mut candidates).filter(none) {
+                *candidate = index.second_candidate(*places).unwrap_or(NONE);
             }
         }
-        black_box(sum);
 
-        // The hot line that the second bucket names.
-        for (places, candidate) in places[..n].iter().zip(&mut candidates) {
-            if *candidate == NONE
-                && let Some(slot) = index.second_candidate(*places)
-            {
-                *candidate = slot;
-                sum ^= u64::from(hot[slot as usize].last_seen_ms);
-            }
-        }
+        // Hot lines.
+        let lines = candidates[..n].iter().filter_map(|slot| hot.get(*slot as usize));
+        let sum = lines.fold(0, |sum, line| sum ^ line.last_seen_ms);
         black_box(sum);
 
         // The whole keys. A tag fits by chance once in some 6,500 lookups: then all entries count.
