@@ -7,8 +7,9 @@
 //! The peer of lookups and insertions is `hashbrown::HashTable` with the same 192 bytes for each session, its
 //! key and last-seen time on one cache line as ours, compared by the same function and hashed by the same
 //! keyed SipHash-1-3, reserved for its final size. It has no batch interface, so it is asked once for each
-//! flow. It stands against us twice: with its memory as it gets it by default (`hashbrown`), and with the
-//! huge pages that our table asks the kernel for by itself (`hashbrown_huge_pages`).
+//! flow. By default our table asks the kernel for huge pages and hashbrown's allocator does not; a second case
+//! of the lookups takes them away from both, so that it compares the structures alone. (With
+//! `GLIBC_TUNABLES=glibc.malloc.hugetlb=1` in the environment the first case has them on both sides.)
 
 mod flows;
 mod insert;
