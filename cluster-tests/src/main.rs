@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidegate_lab::bench::raw::{self, RawPort};
 use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec, QUEUES_MAX};
 use tidegate_lab::sys::{Stop, read_file};
 use tidegate_lab::{LabError, demo};
@@ -32,6 +33,16 @@ enum Verb {
     },
     /// Print the names of the labs that are up.
     List,
+    /// Forward between two ports with `afxdp` alone: the floor that benches compare with.
+    #[command(hide = true)]
+    RawForward {
+        /// The CPU to run on.
+        #[arg(long)]
+        cpu: usize,
+        /// Both ports, each as interface,destination-MAC,source-MAC.
+        #[arg(num_args = 2, value_parser = parse_raw_port)]
+        ports: Vec<RawPort>,
+    },
     /// Show the main job on real traffic, in under a minute; exit code 0 only if every check passes.
     Demo,
 }
@@ -67,11 +78,30 @@ enum By {
     Kernel,
 }
 
+fn parse_raw_port(text: &str) -> Result<RawPort, String> {
+    let mac = |text: &str| -> Option<[u8; 6]> {
+        let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+        bytes?.try_into().ok()
+    };
+    let parts: Vec<_> = text.split(',').collect();
+    match parts[..] {
+        [ifname, destination, source] => match (mac(destination), mac(source)) {
+            (Some(destination), Some(source)) => Ok(RawPort { ifname: ifname.into(), destination, source }),
+            _ => Err("a MAC is six bytes in hexadecimal, joined by ':'".into()),
+        },
+        _ => Err("write interface,destination-MAC,source-MAC".into()),
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.verb {
         Verb::Up(up) => up.run(),
         Verb::Down { name } => down(&name),
+        Verb::RawForward { cpu, ports } => match <[RawPort; 2]>::try_from(ports) {
+            Ok(ports) => raw::forward(ports, cpu),
+            Err(_) => unreachable!("clap takes exactly two"),
+        },
         Verb::Demo => Stop::on_signals().and_then(|stop| demo::run(&stop)),
         Verb::List => {
             lab::list().iter().for_each(|name| println!("{name}"));

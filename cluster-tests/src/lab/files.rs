@@ -22,7 +22,11 @@ pub(super) fn node_config(node: &NodePlan, ports: &[&str], spec: &LabSpec) -> St
             quoted(zone)
         );
     }
-    text += &format!("[workers]\ncount = {}\n\n", spec.workers.unwrap_or(spec.queues));
+    text += &format!("[workers]\ncount = {}\n", spec.workers.unwrap_or(spec.queues));
+    if let Some(cpus) = &spec.cpus {
+        text += &format!("cpus = {cpus:?}\n");
+    }
+    text += "\n";
     text += &format!("[table]\ncapacity = {}\n\n", spec.capacity);
     text += &format!("[control]\nsocket = {}\n\n", quoted(&node.control.display().to_string()));
     text += &format!("[metrics]\nlisten = {}\n", quoted(METRICS_LISTEN));

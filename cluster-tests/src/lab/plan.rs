@@ -25,6 +25,8 @@ pub struct LabSpec {
     pub queues: u32,
     /// Worker threads of the node; `None` is one for each queue.
     pub workers: Option<u32>,
+    /// The CPU of each worker; `None` leaves it to the scheduler.
+    pub cpus: Option<Vec<u32>>,
     /// Sessions that the node's table holds (J14).
     pub capacity: u32,
     /// Further address pairs of the client beyond its first, for tests that need many.
@@ -54,6 +56,7 @@ impl LabSpec {
             policy: None,
             queues: 1,
             workers: None,
+            cpus: None,
             capacity: 262_144,
             client_addresses: 0,
             second_path: false,
