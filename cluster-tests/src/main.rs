@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidegate_lab::bench;
 use tidegate_lab::bench::raw::{self, RawPort};
 use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec, QUEUES_MAX};
 use tidegate_lab::sys::{Stop, read_file};
@@ -42,6 +43,15 @@ enum Verb {
         /// Both ports, each as interface,destination-MAC,source-MAC.
         #[arg(num_args = 2, value_parser = parse_raw_port)]
         ports: Vec<RawPort>,
+    },
+    /// Measure against peers; writes target/bench/report.json and prints its table.
+    Bench {
+        /// Show in seconds that the benches work; writes target/bench/quick.json, judges no gate.
+        #[arg(long)]
+        quick: bool,
+        /// Only this one.
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(bench::NAMES))]
+        only: Option<String>,
     },
     /// Show the main job on real traffic, in under a minute; exit code 0 only if every check passes.
     Demo,
@@ -102,6 +112,9 @@ fn main() -> ExitCode {
             Ok(ports) => raw::forward(ports, cpu),
             Err(_) => unreachable!("clap takes exactly two"),
         },
+        Verb::Bench { quick, only } => {
+            Stop::on_signals().and_then(|stop| bench::run(quick, only.as_deref(), &stop))
+        }
         Verb::Demo => Stop::on_signals().and_then(|stop| demo::run(&stop)),
         Verb::List => {
             lab::list().iter().for_each(|name| println!("{name}"));

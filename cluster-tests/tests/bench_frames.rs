@@ -5,24 +5,29 @@ mod common;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use tidegate_lab::bench::bed::{Bed, Kind};
 use tidegate_lab::bench::frames::{Direction, Flows, Generator, Pass, Sink, mac_of};
 use tidegate_lab::lab::set_kernel_forwarding;
+use tidegate_lab::sys::Stop;
 
-use common::{TestLab, ip, kernel_lab};
+use common::{TestLab, kernel_lab};
 
-fn flows(lab: &TestLab) -> Flows {
-    let std::net::IpAddr::V4(server) = ip(&lab.plan().server.ipv4) else { panic!("the plan's IPv4 address") };
-    Flows { count: 1000, client_base: Ipv4Addr::new(10, 82, 0, 0), server, server_port: 5000 }
-}
+/// A thousand flows through a lab's addresses, which are the same in every lab.
+const FLOWS: Flows = Flows {
+    count: 1000,
+    client_base: Ipv4Addr::new(10, 82, 0, 0),
+    server: Ipv4Addr::new(10, 81, 2, 10),
+    server_port: 5000,
+};
 
-fn generate(lab: &TestLab, flows: &Flows, frames: u32) {
+fn generate(lab: &TestLab, frames: u32) {
     let gateway = mac_of(&lab.node(), "outside").unwrap();
     // Neighbours first: what waits for them is queued, and only a little of it.
     let resolved =
         tidegate_lab::sys::run_in(Some(&lab.client()), "ping", &["-c", "1", &lab.plan().server.ipv4]);
     assert!(resolved.unwrap().success);
     let sent = lab.client().run(|| {
-        let mut generator = Generator::load(flows, Direction::Forward, "eth0", gateway)?;
+        let mut generator = Generator::load(&FLOWS, Direction::Forward, "eth0", gateway)?;
         generator.send_gently(frames, Duration::from_micros(200))
     });
     sent.unwrap().unwrap();
@@ -34,10 +39,9 @@ fn generate(lab: &TestLab, flows: &Flows, frames: u32) {
 fn every_frame_arrives_and_is_counted_by_its_flow() {
     let lab = kernel_lab("frames", |_| ());
     set_kernel_forwarding(&lab.node(), true).unwrap();
-    let flows = flows(&lab);
     let _pass = Pass::attach(&lab.node(), "outside").unwrap();
-    let sink = Sink::attach(&lab.server(), "eth0", &flows).unwrap();
-    generate(&lab, &flows, 10_000);
+    let sink = Sink::attach(&lab.server(), "eth0", &FLOWS).unwrap();
+    generate(&lab, 10_000);
     common::eventually("all frames arrive", Duration::from_secs(5), || {
         (sink.frames().unwrap() == 10_000).then_some(())
     });
@@ -50,17 +54,27 @@ fn every_frame_arrives_and_is_counted_by_its_flow() {
 #[test]
 fn the_frames_are_valid_udp() {
     let lab = kernel_lab("valid", |_| ());
-    let flows = flows(&lab);
     let _pass = Pass::attach(&lab.node(), "outside").unwrap();
-    let socket = lab.server().run(|| UdpSocket::bind((flows.server, flows.server_port))).unwrap().unwrap();
+    let socket = lab.server().run(|| UdpSocket::bind((FLOWS.server, FLOWS.server_port))).unwrap().unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     // Each takes a whole page of the socket's buffer.
-    generate(&lab, &flows, 20);
+    generate(&lab, 20);
     let mut datagram = [0; 64];
     for number in 0..20 {
         let (length, from) = socket.recv_from(&mut datagram).expect("a valid datagram arrives");
         assert_eq!(length, 18);
-        let (address, port) = flows.client(number);
+        let (address, port) = FLOWS.client(number);
         assert_eq!(from, (address, port).into());
+    }
+}
+
+/// Red when a peer that we compare with does not forward: a figure against it would flatter us.
+#[test]
+fn the_peers_forward() {
+    for kind in [Kind::Raw, Kind::Conntrack] {
+        let bed = Bed::make(kind, FLOWS, &Stop::default()).unwrap();
+        let rate = bed.saturate(Duration::from_secs(1), &Stop::default()).unwrap();
+        eprintln!("{}: {rate:.0} frames a second", kind.name());
+        assert!(rate > 10_000.0, "{} forwards {rate} frames a second", kind.name());
     }
 }

@@ -10,7 +10,7 @@ use super::frames::{Direction, Flows, Generator, Pass, Sink, mac_of};
 use super::raw::pin;
 use crate::LabError;
 use crate::lab::{Forwarder, Lab, LabSpec};
-use crate::sys::{Netns, Stop, read_file, run_in, write_file};
+use crate::sys::{Netns, Stop, find_binary, read_file, run_in, write_file};
 
 /// The CPU of the generator, and with it of the receiving end of the node's port.
 pub const GENERATOR_CPU: usize = 0;
@@ -209,8 +209,7 @@ impl Bed {
 
     fn start_raw(&self) -> Result<RawForwarder, LabError> {
         let node = self.lab.node();
-        let program =
-            std::env::current_exe().map_err(|source| LabError::system("find this program", source))?;
+        let program = find_binary("tidegate-lab", "TIDEGATE_LAB_BIN")?;
         let port = |name: &str, host: &Netns| -> Result<String, LabError> {
             Ok(format!("{name},{},{}", mac_text(mac_of(host, "eth0")?), mac_text(mac_of(&node, name)?)))
         };
@@ -230,6 +229,23 @@ impl Bed {
             None => Ok(forwarder),
         }
     }
+}
+
+/// A lab with a forwarder and nothing to do, nothing pinned: for round trips.
+pub fn idle_lab(kind: Kind, stop: &Stop) -> Result<Lab, LabError> {
+    let (forwarder, name) = match kind {
+        Kind::Tidegate => (Forwarder::Tidegate, "rt"),
+        Kind::Raw | Kind::Conntrack => (Forwarder::Kernel, "rk"),
+    };
+    let lab = Lab::up(
+        LabSpec { forwarder, ..LabSpec::new(format!("b{}-{name}", std::process::id())) },
+        stop,
+        |_| (),
+    )?;
+    if forwarder == Forwarder::Kernel {
+        load_rules(&lab.node())?;
+    }
+    Ok(lab)
 }
 
 fn make_lab(kind: Kind, flows: &Flows, stop: &Stop) -> Result<Lab, LabError> {
@@ -252,15 +268,7 @@ fn make_lab(kind: Kind, flows: &Flows, stop: &Stop) -> Result<Lab, LabError> {
 /// Rules, room for the flows, and the receiving split as Tidegate has it: one CPU takes frames off the link,
 /// the other forwards.
 fn prepare_conntrack(node: &Netns, flows: &Flows) -> Result<Vec<Shared>, LabError> {
-    let rules = std::env::temp_dir().join(format!("tidegate-bench-{}.nft", std::process::id()));
-    write_file(&rules, NFT_RULES)?;
-    let loaded = run_in(Some(node), "nft", &["-f", &rules.display().to_string()]);
-    // The rules are in the kernel, or the error below says why not.
-    let _ = std::fs::remove_file(&rules);
-    let loaded = loaded?;
-    if !loaded.success {
-        return Err(LabError::Check(format!("nft: {}", loaded.stderr)));
-    }
+    load_rules(node)?;
     let tuples = u64::from(flows.count) * 2;
     let shared = vec![Shared::raise(CONNTRACK_BUCKETS, tuples)?, Shared::raise(CONNTRACK_MAX, tuples)?];
     let mask = format!("{:x}", 1 << FORWARDER_CPU);
@@ -270,6 +278,20 @@ fn prepare_conntrack(node: &Netns, flows: &Flows) -> Result<Vec<Shared>, LabErro
         true => Ok(shared),
         false => Err(LabError::Check(format!("steer the receive queue: {}", steered.stderr))),
     }
+}
+
+/// The default policy as nftables rules.
+fn load_rules(node: &Netns) -> Result<(), LabError> {
+    let rules = std::env::temp_dir().join(format!("tidegate-bench-{}.nft", std::process::id()));
+    write_file(&rules, NFT_RULES)?;
+    let loaded = run_in(Some(node), "nft", &["-f", &rules.display().to_string()]);
+    // The rules are in the kernel, or the error below says why not.
+    let _ = std::fs::remove_file(&rules);
+    let loaded = loaded?;
+    if !loaded.success {
+        return Err(LabError::Check(format!("nft: {}", loaded.stderr)));
+    }
+    Ok(())
 }
 
 /// A setting of the kernel's that all namespaces share: raised, and put back when dropped.

@@ -1,7 +1,77 @@
 //! Benches: what is measured, against what, and the report that all of them write.
 
 pub mod bed;
+pub mod forward;
 pub mod frames;
 pub mod inproc;
 pub mod raw;
 pub mod report;
+pub mod rtt;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::LabError;
+use crate::sys::{Stop, require_root};
+use report::{REPORT_PATH, Report, Row};
+
+/// Names of what `--only` takes.
+pub const NAMES: [&str; 3] = [forward::NAME, rtt::NAME, "inproc"];
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// Alternating runs.
+    pub rounds: u32,
+    /// How long each run of a forwarding bench is.
+    pub window: Duration,
+    /// Round trips of each run.
+    pub round_trips: usize,
+    /// Whether gates are judged: a quick run only shows that the benches work.
+    pub gated: bool,
+}
+
+impl Scale {
+    /// The real thing, or a quick look.
+    pub fn new(quick: bool) -> Scale {
+        match quick {
+            false => Scale { rounds: 5, window: Duration::from_secs(3), round_trips: 20_000, gated: true },
+            true => Scale { rounds: 1, window: Duration::from_secs(1), round_trips: 2_000, gated: false },
+        }
+    }
+
+    /// Numbers of flows, by name.
+    fn flows(&self) -> Vec<(&'static str, u32)> {
+        let all = [("1k", 1_000), ("100k", 100_000), ("1M", 1_000_000)];
+        all.into_iter().take(if self.gated { 3 } else { 2 }).collect()
+    }
+}
+
+/// Runs the benches, or one of them, writes the report, and prints the table. A missed gate is reported as missed,
+/// and is no error.
+pub fn run(quick: bool, only: Option<&str>, stop: &Stop) -> Result<(), LabError> {
+    require_root()?;
+    let scale = Scale::new(quick);
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    let say = |text: &str| eprintln!("bench: {text}");
+    let mut rows: Vec<Row> = Vec::new();
+    if wanted(forward::NAME) {
+        rows.extend(forward::run(&scale, stop, say)?);
+    }
+    if wanted(rtt::NAME) {
+        rows.extend(rtt::run(&scale, stop, say)?);
+    }
+    if wanted("inproc") {
+        say("in process: table_lookup, table_insert, sweep, bytes_per_session");
+        rows.extend(inproc::run(quick));
+    }
+    // A quick look leaves the real report alone.
+    let path = Path::new(REPORT_PATH).with_file_name(if quick { "quick.json" } else { "report.json" });
+    let report = Report::update(&path, rows).map_err(|error| LabError::Check(error.to_string()))?;
+    print!("{}", report.markdown());
+    say(&format!("written to {}", path.display()));
+    for row in report.missed() {
+        say(&format!("gate missed: {} {} against {}: {:.2}", row.name, row.case, row.peer, row.ratio));
+    }
+    Ok(())
+}
