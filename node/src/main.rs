@@ -1,2 +1,6 @@
-//! The daemon and its command line.
-fn main() {}
+//! `tidegate`: one binary, the daemon and its command line.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    tidegate::cli::main()
+}

@@ -1,0 +1,196 @@
+//! Sessions, and the filters that `list`, `summary` and `clear` share.
+
+use serde::{Deserialize, Serialize};
+
+/// One session, both wings (J11).
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Session {
+    /// `origin-boot-counter`: never repeats.
+    pub id: String,
+    /// Protocol name, or its number for those without one.
+    pub protocol: String,
+    /// Protocol number.
+    pub protocol_number: u8,
+    /// TCP state (`syn_sent` to `reset`), or `one_way` or `replied` for the rest.
+    pub state: String,
+    /// Zone of the first direction's ingress.
+    pub from_zone: String,
+    /// Zone of the reply's ingress.
+    pub to_zone: String,
+    /// The rule that let it in, as `from/to/name`.
+    pub policy: String,
+    /// Policy revision that rule and timeout come from.
+    pub revision: u32,
+    /// The application that it matched as, if the rule names one.
+    pub application: Option<String>,
+    /// Idle timeout in force, in seconds; null is `never`.
+    pub timeout_s: Option<f64>,
+    /// What set the timeout (F5, J4, J6).
+    pub timeout_source: String,
+    /// Seconds until it ends if no packet comes; null with `never`.
+    pub remaining_s: Option<f64>,
+    /// Seconds since its last packet.
+    pub idle_s: f64,
+    /// Seconds since its first packet.
+    pub age_s: f64,
+    /// When its first packet came (RFC 3339, UTC).
+    pub started_at: String,
+    /// The first direction.
+    pub forward: Wing,
+    /// The reply direction.
+    pub reply: Wing,
+    /// The worker whose shard holds it.
+    pub worker: u16,
+}
+
+/// One direction of a session.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Wing {
+    /// Source address.
+    pub source: String,
+    /// Source port; for an ICMP query its identifier; null where the protocol has none.
+    pub source_port: Option<u16>,
+    /// Destination address.
+    pub destination: String,
+    /// Destination port; null where the protocol has none.
+    pub destination_port: Option<u16>,
+    /// Zone that its packets come in by.
+    pub zone: String,
+    /// Logical port that its packets come in by, where there is a way now.
+    pub ingress_port: Option<String>,
+    /// Logical port that its packets leave by, where there is a way now.
+    pub egress_port: Option<String>,
+    /// Packets forwarded.
+    pub packets: u64,
+    /// IP bytes forwarded.
+    pub bytes: u64,
+    /// What its sender's TCP said so far; null for other protocols.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<WingTcp>,
+}
+
+/// TCP facts of one direction: each only grows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WingTcp {
+    /// Highest sequence number after a segment that it sent.
+    pub sequence_max: u32,
+    /// Highest acknowledgement number that it sent.
+    pub acknowledgement_max: u32,
+    /// Largest scaled window that it granted, in bytes.
+    pub window_bytes_max: u32,
+    /// Window scale of its SYN; null: none seen.
+    pub window_scale: Option<u8>,
+    /// MSS of its SYN, in bytes; null: none seen.
+    pub mss_bytes: Option<u16>,
+}
+
+/// Which sessions a verb is about. All given parts must hold.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SessionQuery {
+    /// Session id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Protocol name or number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The first direction's source lies in this prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_prefix: Option<String>,
+    /// The first direction's destination lies in this prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_prefix: Option<String>,
+    /// The first direction's source port: `53` or `1024-2047`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<String>,
+    /// The first direction's destination port: `443` or `8000-8099`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<String>,
+    /// Either wing's zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The rule: `name`, or `from/to/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// At most so many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+}
+
+impl SessionQuery {
+    /// Whether nothing narrows it: every session.
+    pub fn is_unfiltered(&self) -> bool {
+        *self == SessionQuery { limit: self.limit, ..SessionQuery::default() }
+    }
+}
+
+/// One line of a session listing. The last line is always `end`: a listing without it was cut off.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListLine {
+    /// A session.
+    Session(Box<Session>),
+    /// The end.
+    End(ListEnd),
+}
+
+/// How a listing ended.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ListEnd {
+    /// Sessions listed.
+    pub listed: u64,
+    /// Workers that did not answer: their sessions are missing.
+    pub unanswered_workers: Vec<u16>,
+}
+
+/// `session summary`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SessionSummary {
+    /// Sessions that the table can hold (J14).
+    pub maximum: u64,
+    /// Sessions in the table.
+    pub in_use: u64,
+    /// Sessions that match the filters, when any were given; the two breakdowns count only these.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matching: Option<u64>,
+    /// Sessions in the table by protocol.
+    pub by_protocol: std::collections::BTreeMap<String, u64>,
+    /// Sessions in the table by state.
+    pub by_state: std::collections::BTreeMap<String, u64>,
+    /// Sessions that were set up since start.
+    pub created: u64,
+    /// New sessions refused because the table was full (J14).
+    pub failed: u64,
+    /// Sessions that ended since start, by cause.
+    pub ended: std::collections::BTreeMap<String, u64>,
+    /// Workers that did not answer: their part is missing.
+    pub unanswered_workers: Vec<u16>,
+}
+
+/// What `session clear` is asked to do.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClearRequest {
+    /// Which sessions.
+    #[serde(default)]
+    pub query: SessionQuery,
+    /// Count only, clear nothing; the operator's own connection is looked for.
+    #[serde(default)]
+    pub preview: bool,
+    /// The operator's own connection (SSH_CONNECTION): client address and port, server address
+    /// and port.
+    #[serde(default)]
+    pub own_connection: Option<[String; 4]>,
+}
+
+/// What `session clear` did, or would do.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct ClearReply {
+    /// Sessions cleared, or that would be.
+    pub cleared: u64,
+    /// With `preview`: the operator's own connection, if it is among them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_connection: Option<Box<Session>>,
+    /// Workers that did not answer: their sessions may still be there.
+    pub unanswered_workers: Vec<u16>,
+}

@@ -1,0 +1,239 @@
+//! The command line: verbs, filters, and help that teaches.
+
+use crate::api::SessionQuery;
+use crate::config::SOCKET_DEFAULT;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// A session-aware firewall node: run it, look into it, change its policy.
+#[derive(Parser, Debug)]
+#[command(name = "tidegate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  tidegate run --config /etc/tidegate/node.toml   start the node in the foreground
+  tidegate status                                 is everything as it should be?
+  tidegate session list --protocol tcp --destination-port 443
+  tidegate policy check policy.toml               every mistake in the file, no daemon needed
+  tidegate drops                                  why were packets not forwarded?
+
+Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 no daemon reached,
+4 refused without confirmation, 5 degraded.")]
+pub struct Cli {
+    /// Control socket of the daemon.
+    #[arg(long, global = true, value_name = "SOCKET", env = "TIDEGATE_CONTROL", default_value = SOCKET_DEFAULT)]
+    pub control: PathBuf,
+    /// Output: a table, a wider table, or JSON for scripts.
+    #[arg(short, long, global = true, value_name = "FORMAT", value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Do not ask before a change that cannot be undone.
+    #[arg(long, global = true)]
+    pub yes: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Output format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Output {
+    /// The columns that matter most.
+    Table,
+    /// All columns.
+    Wide,
+    /// JSON, snake_case, units in names.
+    Json,
+}
+
+/// The verbs.
+#[derive(Subcommand, Debug)]
+pub enum Verb {
+    /// Run the node in the foreground until SIGTERM or SIGINT.
+    ///
+    /// Checks the configuration and the needed capabilities first, and says what to do if something
+    /// is wrong. Logs go to stderr. Needs CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF (or CAP_SYS_ADMIN) and,
+    /// where locked memory is limited, CAP_IPC_LOCK.
+    #[command(after_help = "Example:\n  tidegate run --config deploy/examples/node.toml")]
+    Run {
+        /// The node's configuration file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// What runs, what forwards, what is wrong. Exit code 5 if anything is.
+    Status,
+    /// The ports that the dataplane has taken over.
+    #[command(subcommand)]
+    Port(PortVerb),
+    /// Sessions: every flow that is let through has one, for both directions.
+    #[command(subcommand)]
+    Session(SessionVerb),
+    /// The policy: check a file, show what is in force, read it again.
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// Why packets were dropped: every reason with its count.
+    #[command(
+        after_help = "Examples:\n  tidegate drops\n  tidegate drops --nonzero\n  tidegate drops -o json"
+    )]
+    Drops {
+        /// Leave out reasons that no packet was dropped for.
+        #[arg(long)]
+        nonzero: bool,
+    },
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the version.
+    Version,
+}
+
+/// `port`.
+#[derive(Subcommand, Debug)]
+pub enum PortVerb {
+    /// Every configured port: interface, state, addresses, packets. `-o wide` adds MAC, MTU, drops.
+    List,
+}
+
+/// `session`.
+#[derive(Subcommand, Debug)]
+pub enum SessionVerb {
+    /// List sessions, all or those that the filters name. They stream: `| head` is cheap.
+    #[command(after_help = "\
+Examples:
+  tidegate session list --protocol udp --destination-port 53
+  tidegate session list --source-prefix 10.1.0.0/24 --limit 20
+  tidegate session list --policy trust/untrust/web -o json")]
+    List {
+        /// Which sessions.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// At most so many.
+        #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+    },
+    /// Everything about one session, both wings.
+    #[command(after_help = "Example:\n  tidegate session show 1-6b01a2c3-42")]
+    Show {
+        /// Session id, as `session list` prints it.
+        id: String,
+    },
+    /// How many sessions there are, by protocol and state, and how full the table is.
+    Summary {
+        /// Which sessions to count.
+        #[command(flatten)]
+        filter: FilterArgs,
+    },
+    /// End sessions at once. Their next packets are judged anew, as first packets.
+    ///
+    /// Asks first on a terminal, and says if your own SSH connection would go. Without a terminal it
+    /// refuses (exit code 4) unless --yes is given.
+    #[command(after_help = "\
+Examples:
+  tidegate session clear --id 1-6b01a2c3-42
+  tidegate session clear --protocol tcp --destination-port 8000-8099
+  tidegate session clear --all --yes")]
+    Clear {
+        /// Which sessions.
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Every session; takes no filter beside it.
+        #[arg(long, conflicts_with_all = ["id", "protocol", "source_prefix", "destination_prefix",
+            "source_port", "destination_port", "zone", "policy"])]
+        all: bool,
+    },
+}
+
+/// Session filters; they combine: all that are given must hold.
+#[derive(Args, Debug, Clone, Default)]
+#[command(next_help_heading = "Filters (all that are given must hold)")]
+pub struct FilterArgs {
+    /// This session.
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Protocol: tcp, udp, icmp, icmpv6, sctp, gre, esp, or a number.
+    #[arg(long, value_name = "PROTOCOL")]
+    pub protocol: Option<String>,
+    /// Source of the first direction lies in this prefix (an address is a prefix of one).
+    #[arg(long, value_name = "PREFIX")]
+    pub source_prefix: Option<String>,
+    /// Destination of the first direction lies in this prefix.
+    #[arg(long, value_name = "PREFIX")]
+    pub destination_prefix: Option<String>,
+    /// Source port of the first direction: 53 or 1024-2047.
+    #[arg(long, value_name = "PORT[-PORT]")]
+    pub source_port: Option<String>,
+    /// Destination port of the first direction: 443 or 8000-8099.
+    #[arg(long, value_name = "PORT[-PORT]")]
+    pub destination_port: Option<String>,
+    /// Either direction comes in by this zone.
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// The rule that let it in: a name, or from-zone/to-zone/name.
+    #[arg(long, value_name = "RULE")]
+    pub policy: Option<String>,
+}
+
+impl FilterArgs {
+    /// As a query.
+    pub fn query(self, limit: Option<u64>) -> SessionQuery {
+        let FilterArgs {
+            id,
+            protocol,
+            source_prefix,
+            destination_prefix,
+            source_port,
+            destination_port,
+            zone,
+            policy,
+        } = self;
+        SessionQuery {
+            id,
+            protocol,
+            source_prefix,
+            destination_prefix,
+            source_port,
+            destination_port,
+            zone,
+            policy,
+            limit,
+        }
+    }
+}
+
+/// `policy`.
+#[derive(Subcommand, Debug)]
+pub enum PolicyVerb {
+    /// Check a policy file without a daemon: every error and warning, with file, line and column.
+    ///
+    /// Exit code 0 if it could be put in force (warnings are allowed), 2 if not.
+    #[command(
+        after_help = "Examples:\n  tidegate policy check policy.toml\n  tidegate policy check policy.toml -o json"
+    )]
+    Check {
+        /// The policy file.
+        file: PathBuf,
+    },
+    /// The policy in force: revision, source, rules in order, and how often each matched.
+    Show {
+        /// Also print every flow setting in force and where it comes from.
+        #[arg(long)]
+        effective: bool,
+    },
+    /// Read the policy file again, check it, and put it in force on all workers.
+    ///
+    /// A file with errors changes nothing: its findings are printed and the exit code is 2.
+    Reload,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        // clap's own check: duplicate flags or bad conflicts turn it red.
+        Cli::command().debug_assert();
+    }
+}

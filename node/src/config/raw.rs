@@ -1,0 +1,88 @@
+//! `node.toml` as written: every key optional and with its place, so that each finding has one.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+type At<T> = Option<Spanned<T>>;
+
+/// The file.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) policy: At<String>,
+    pub(super) node: Option<Node>,
+    #[serde(default)]
+    pub(super) port: Vec<Spanned<Port>>,
+    pub(super) workers: Option<Workers>,
+    pub(super) table: Option<Table>,
+    pub(super) frames: Option<Frames>,
+    pub(super) control: Option<Control>,
+    pub(super) metrics: Option<Metrics>,
+    pub(super) log: Option<Log>,
+}
+
+/// `[node]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Node {
+    pub(super) name: At<String>,
+    pub(super) id: At<i64>,
+}
+
+/// `[[port]]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Port {
+    pub(super) name: At<String>,
+    pub(super) zone: At<String>,
+    pub(super) interface: At<String>,
+    pub(super) address: At<String>,
+    pub(super) prefix: At<String>,
+    pub(super) partial_checksums: At<toml::Value>,
+}
+
+/// `[workers]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Workers {
+    pub(super) count: At<i64>,
+    pub(super) cpus: At<Vec<Spanned<i64>>>,
+    pub(super) spin_us: At<i64>,
+}
+
+/// `[table]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Table {
+    pub(super) capacity: At<i64>,
+}
+
+/// `[frames]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Frames {
+    pub(super) per_worker: At<i64>,
+    pub(super) size_bytes: At<i64>,
+}
+
+/// `[control]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Control {
+    pub(super) socket: At<String>,
+}
+
+/// `[metrics]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) listen: At<String>,
+}
+
+/// `[log]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) level: At<String>,
+    pub(super) format: At<String>,
+}

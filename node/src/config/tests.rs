@@ -1,0 +1,143 @@
+use super::*;
+
+fn findings(text: &str) -> Vec<String> {
+    match parse(Path::new("/etc/tidegate/node.toml"), text.to_owned()) {
+        Err(ConfigError::Invalid { findings, .. }) => findings
+            .iter()
+            .map(|d| {
+                format!("{}:{} {} | {}", d.line, d.column, d.message, d.suggestion.as_deref().unwrap_or("-"))
+            })
+            .collect(),
+        other => panic!("expected findings, got {other:?}"),
+    }
+}
+
+const GOOD: &str = r#"
+policy = "policy.toml"
+[node]
+name = "edge-1"
+[[port]]
+name = "outside"
+zone = "untrust"
+interface = "eth0"
+[[port]]
+name = "inside"
+zone = "trust"
+prefix = "10.1.0.0/24"
+partial_checksums = true
+[workers]
+count = 2
+cpus = [0, 1]
+"#;
+
+#[test]
+fn a_small_file_gets_the_documented_defaults() {
+    // Change any default and this fails.
+    let c = parse(Path::new("/etc/tidegate/node.toml"), GOOD.to_owned()).unwrap();
+    assert_eq!(c.capacity, 262_144);
+    assert_eq!(c.control_socket, Path::new("/run/tidegate/control.sock"));
+    assert_eq!(c.policy, Path::new("/etc/tidegate/policy.toml"));
+    assert_eq!(c.metrics_listen, None);
+    assert_eq!(c.ports[0].partial_checksums, PartialChecksums::Auto);
+    assert_eq!(c.ports[1].partial_checksums, PartialChecksums::On);
+    assert_eq!(c.ports[1].select, Select::Prefix("10.1.0.0/24".parse().unwrap()));
+    assert_eq!(c.workers.cpus.as_deref(), Some(&[0, 1][..]));
+}
+
+#[test]
+fn every_mistake_is_reported_in_one_go_with_its_place() {
+    // Stop at the first finding (what serde does by itself) and all but one line go missing.
+    let text = r#"policy = "p.toml"
+spelt = 1
+[node]
+name = "no spaces please"
+id = 0
+[[port]]
+name = "a"
+zone = "z"
+interfase = "eth0"
+partial_checksums = 7
+[workers]
+cout = 2
+spin_us = -1
+[table]
+capacity = 999
+[log]
+level = "inof"
+[metrics]
+listen = "9477"
+"#;
+    assert_eq!(
+        findings(text),
+        [
+            "2:1 unknown key `spelt` | known here: policy, node, port, workers, table, frames, control, metrics, log",
+            "4:8 `node.name` is \"no spaces please\", which is no name | use 1 to 63 letters, digits, - or _",
+            "5:6 `node.id` is 0, which is out of range | write a number from 1 to 65535",
+            "9:1 unknown key `interfase` | did you mean `interface`?",
+            "10:21 `port.partial_checksums` is 7 | write \"auto\", true or false",
+            "12:1 unknown key `cout` | did you mean `count`?",
+            "13:11 `workers.spin_us` is -1, which is out of range | write a number from 0 to 1000000",
+            "15:12 `table.capacity` is 999, which is out of range | write a number from 1000 to 50000000",
+            "17:9 `log.level` is \"inof\" | did you mean \"info\"?",
+            "19:10 `metrics.listen` is \"9477\", which is no address with a port | write one such as 127.0.0.1:9477 or [::1]:9477",
+        ]
+    );
+}
+
+#[test]
+fn missing_and_contradicting_keys_are_reported() {
+    // Without the `missing` and duplicate checks this file would load.
+    let text = r#"
+[[port]]
+name = "a"
+zone = "z"
+interface = "eth0"
+address = "10.0.0.1"
+[[port]]
+name = "b"
+zone = "z"
+interface = "eth1"
+[[port]]
+name = "b"
+interface = "eth1"
+zone = "y"
+[[port]]
+name = "c"
+"#;
+    assert_eq!(
+        findings(text),
+        [
+            "1:1 `policy` is missing | add policy = \"policy.toml\" above the first [section]",
+            "6:11 the port selects its interface in more than one way | write exactly one of interface = \"eth0\", address = \"10.1.0.1\", prefix = \"10.1.0.0/24\"",
+            "12:8 two ports are called \"b\" | give each port a name of its own",
+            "12:8 ports \"b\" and \"b\" select the same interface | each interface can be one port only",
+            "15:1 `port.zone` is missing | add zone = \"...\", a zone that the policy names",
+            "15:1 `port.interface` is missing | write exactly one of interface = \"eth0\", address = \"10.1.0.1\", prefix = \"10.1.0.0/24\"",
+        ]
+    );
+}
+
+#[test]
+fn broken_toml_is_reported_with_its_place() {
+    // Report the reader's error without its span and the line is 1.
+    let found = findings("policy = \"p\"\n[node\nname = \"x\"\n");
+    assert!(found[0].starts_with("2:"), "{found:?}");
+    assert!(!found.iter().any(|f| f.contains("missing")), "{found:?}");
+}
+
+#[test]
+fn a_prefix_with_host_bits_is_refused_with_the_right_one() {
+    // Accept it truncated and a port could be selected that was not meant.
+    let text = GOOD.replace("10.1.0.0/24", "10.1.0.7/24");
+    assert_eq!(
+        findings(&text),
+        ["12:10 \"10.1.0.7/24\" has bits set behind its prefix length | write \"10.1.0.0/24\""]
+    );
+}
+
+#[test]
+fn the_shipped_example_loads() {
+    // A key that is renamed without the example turns this red.
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/node.toml");
+    load(&file).unwrap();
+}

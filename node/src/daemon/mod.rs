@@ -1,0 +1,22 @@
+//! `tidegate run`: from the configuration to forwarding, and back in order.
+//!
+//! Start: configuration, capabilities, first wall, policy, control socket's lock, workers, mirror,
+//! ports, control. Each step that fails ends the start with a message that says what to do. End
+//! (SIGTERM, SIGINT): control stops accepting, workers stop, the socket's file goes; exit code 0. The
+//! XDP programs stay on their interfaces: between two runs nothing is forwarded.
+
+mod caps;
+pub mod dataplane;
+mod delivery;
+pub(crate) mod effective;
+mod events;
+mod logging;
+pub mod metrics;
+pub mod node;
+pub mod policy;
+pub mod ports;
+mod start;
+mod supervise;
+pub mod workers;
+
+pub use start::run;

@@ -1,0 +1,269 @@
+//! The node as the control side sees it: one thread-safe value that answers every verb.
+
+use super::dataplane::{DataplaneNumbers, Ports};
+use super::delivery::Delivery;
+use super::events::Events;
+use super::policy::{InForce, LoadError, PolicyStore};
+use super::ports::PortTable;
+use super::workers::{ANSWER_MAX, Workers};
+use crate::api;
+use crate::config::Config;
+use crate::control::view;
+use crate::netlink::{MirrorHandle, PortBinding, Resolver};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+use tidegate_dataplane::engine::{Counters, Summary};
+use tidegate_dataplane::route::PortId;
+
+/// Everything that the node consists of.
+pub struct Node {
+    /// Its configuration.
+    pub config: Config,
+    /// When the daemon started.
+    pub started: Instant,
+    /// The engines.
+    pub workers: Workers,
+    /// Whether each worker answered at the last look.
+    pub alive: Vec<AtomicBool>,
+    /// The policy.
+    pub policy: Arc<PolicyStore>,
+    /// Hands policies and routes to the workers.
+    pub delivery: Delivery,
+    /// The kernel's tables.
+    pub mirror: MirrorHandle,
+    /// Neighbour requests.
+    pub resolver: Resolver,
+    /// Workers' events.
+    pub events: Arc<Events>,
+    /// The ports.
+    pub ports: Arc<dyn Ports>,
+    /// What is open.
+    pub port_table: PortTable,
+    /// Both walls at the last look.
+    pub walls: Mutex<api::Walls>,
+    /// The last numbers of the AF_XDP side, for when it does not answer.
+    pub last_numbers: Mutex<DataplaneNumbers>,
+    /// One policy reload at a time, from the file to the last worker.
+    pub reloading: tokio::sync::Mutex<()>,
+}
+
+/// One worker's numbers at a moment.
+#[derive(Clone, Debug)]
+pub struct EngineNumbers {
+    /// Everything that its engine counted.
+    pub counters: Counters,
+    /// Its table.
+    pub summary: Summary,
+}
+
+impl Node {
+    /// The ports with the zone numbers of the policy in force. A zone that it does not declare has
+    /// none: what comes in there is dropped (`no_zone`).
+    pub fn bindings(config: &Config, policy: Option<&InForce>) -> Vec<PortBinding> {
+        let zone = |name: &str| policy?.policy.zones().iter().find(|z| *z.name == *name).map(|z| z.id);
+        config
+            .ports
+            .iter()
+            .enumerate()
+            .map(|(i, port)| PortBinding {
+                id: PortId(i as u8),
+                config: port.clone(),
+                zone: zone(&port.zone),
+            })
+            .collect()
+    }
+
+    /// Reads the policy file again and puts it in force everywhere, or leaves all as it is.
+    pub async fn reload(&self) -> Result<(Arc<InForce>, Vec<u16>), LoadError> {
+        let _one_at_a_time = self.reloading.lock().await;
+        let in_force = self.policy.load()?;
+        self.mirror.set_bindings(Node::bindings(&self.config, Some(&in_force)));
+        let silent = self.delivery.policy(in_force.policy.clone(), ANSWER_MAX).await;
+        tracing::info!(revision = in_force.policy.revision(), ?silent, "policy in force");
+        for warning in &in_force.warnings {
+            tracing::warn!("{}", warning.render(None).trim_end());
+        }
+        Ok((in_force, silent))
+    }
+
+    /// Every engine's numbers, and the workers that gave none.
+    pub async fn numbers(&self) -> (Vec<(u16, EngineNumbers)>, Vec<u16>) {
+        self.workers
+            .all(|engine, _| EngineNumbers { counters: engine.counters().clone(), summary: engine.summary() })
+            .await
+    }
+
+    /// The AF_XDP side's numbers; the last known ones when a worker does not answer.
+    pub async fn dataplane_numbers(&self) -> DataplaneNumbers {
+        let last = || lock(&self.last_numbers).clone();
+        if usize::from(self.alive_workers()) < self.alive.len() {
+            return last();
+        }
+        let ports = self.ports.clone();
+        let asked = tokio::task::spawn_blocking(move || ports.numbers());
+        match tokio::time::timeout(ANSWER_MAX, asked).await {
+            Ok(Ok(Ok(numbers))) => {
+                lock(&self.last_numbers).clone_from(&numbers);
+                numbers
+            }
+            _ => last(),
+        }
+    }
+
+    /// The ports as they are now, with those numbers.
+    pub fn port_list(&self, numbers: &DataplaneNumbers) -> api::PortList {
+        let update = self.mirror.updates().borrow().clone();
+        let ports = self.config.ports.iter().enumerate().map(|(i, config)| {
+            let id = PortId(i as u8);
+            let state = update.derived.ports.get(i);
+            let link = state.and_then(|s| s.link.as_ref());
+            let runtime = self.port_table.get(&id).map(|r| r.clone()).unwrap_or_default();
+            let c = numbers.ports.get(&id).cloned().unwrap_or_default();
+            let open = link.is_some_and(|l| runtime.open == Some(l.index));
+            let (word, problem) = match (link, open) {
+                (Some(l), true) if l.up => ("up", None),
+                (Some(l), true) if l.admin_up => ("down", Some("no carrier".to_owned())),
+                (Some(_), true) => ("down", Some("set down".to_owned())),
+                _ => ("absent", runtime.problem.or_else(|| state.and_then(|s| s.problem.clone()))),
+            };
+            api::Port {
+                name: config.name.clone(),
+                id: id.0,
+                zone: config.zone.clone(),
+                select: config.select.to_string(),
+                interface: link.map(|l| l.name.clone()),
+                ifindex: link.map(|l| l.index),
+                state: word.to_owned(),
+                problem,
+                mac: link.and_then(|l| l.mac).map(|m| m.to_string()),
+                mtu: link.map(|l| l.mtu),
+                addresses: state
+                    .map_or(Vec::new(), |s| s.addresses.iter().map(ToString::to_string).collect()),
+                queues: runtime.queues,
+                partial_checksums: state.is_some_and(|s| s.partial_checksums),
+                opened: c.opened,
+                rx_packets: c.rx_packets,
+                rx_bytes: c.rx_bytes,
+                tx_packets: c.tx_packets,
+                tx_bytes: c.tx_bytes,
+                kernel_counters: c.kernel.into_iter().map(|(k, n)| (k.to_owned(), n)).collect(),
+            }
+        });
+        api::PortList { ports: ports.collect() }
+    }
+
+    /// What runs, what forwards, what is wrong.
+    pub async fn status(&self) -> api::Status {
+        let (numbers, _) = self.numbers().await;
+        let ports = self.port_list(&DataplaneNumbers::default());
+        let walls = lock(&self.walls).clone();
+        let routes = self.route_status();
+        let (capacity, in_use) =
+            numbers.iter().fold((0, 0), |(c, u), (_, n)| (c + n.summary.maximum, u + n.summary.in_use));
+        let occupancy_percent = if capacity == 0 { 0.0 } else { in_use as f64 * 100.0 / capacity as f64 };
+        api::Status {
+            version: api::Version::current().version,
+            node: self.config.name.clone(),
+            node_id: self.config.node_id,
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            policy_revision: self.policy.current().map(|p| p.policy.revision()),
+            ports_up: ports.ports.iter().filter(|p| p.state == "up").count() as u32,
+            ports_configured: ports.ports.len() as u32,
+            workers_alive: self.alive_workers(),
+            workers_started: self.workers.count(),
+            table: api::TableUse { capacity, in_use, occupancy_percent },
+            degraded: self.degraded(&ports, &walls, &routes),
+            walls,
+            routes,
+        }
+    }
+
+    /// Whether process and workers live.
+    pub fn livez(&self) -> api::Probe {
+        let problems = self.dead_workers();
+        api::Probe { ok: problems.is_empty(), problems }
+    }
+
+    /// Whether the node can forward: policy loaded, ports up, workers alive, routes in sync.
+    pub fn readyz(&self) -> api::Probe {
+        let mut problems = self.dead_workers();
+        if self.policy.current().is_none() {
+            problems.push("no policy is loaded".to_owned());
+        }
+        problems.extend(port_problems(&self.port_list(&DataplaneNumbers::default())));
+        let mirror = self.mirror.status();
+        if !mirror.in_sync {
+            problems.push("the kernel's routes have not been read".to_owned());
+        }
+        api::Probe { ok: problems.is_empty(), problems }
+    }
+
+    fn alive_workers(&self) -> u16 {
+        self.alive.iter().filter(|a| a.load(Ordering::Relaxed)).count() as u16
+    }
+
+    fn dead_workers(&self) -> Vec<String> {
+        let dead = self.alive.iter().enumerate().filter(|(_, a)| !a.load(Ordering::Relaxed));
+        dead.map(|(w, _)| format!("worker {w} does not answer")).collect()
+    }
+
+    fn route_status(&self) -> api::RouteStatus {
+        let update = self.mirror.updates().borrow().clone();
+        let status = self.mirror.status();
+        api::RouteStatus {
+            generation: update.snapshot.generation(),
+            routes: update.derived.routes.len() as u64,
+            neighbours: update.derived.neighbours.len() as u64,
+            resyncs: status.resyncs,
+            notes: status.notes,
+            error: status.error,
+        }
+    }
+
+    fn degraded(&self, ports: &api::PortList, walls: &api::Walls, routes: &api::RouteStatus) -> Vec<String> {
+        let mut why = self.dead_workers();
+        why.extend(port_problems(ports));
+        if let Some(in_force) = self.policy.current() {
+            let zones = in_force.policy.zones();
+            let lost = self.config.ports.iter().filter(|p| !zones.iter().any(|z| *z.name == *p.zone));
+            why.extend(lost.map(|p| {
+                format!(
+                    "port {}: the policy has no zone \"{}\"; what comes in there is dropped",
+                    p.name, p.zone
+                )
+            }));
+        }
+        if !walls.kernel_forwarding_off {
+            why.push(
+                "KERNEL FORWARDING IS ON and cannot be switched off: transit may bypass the policy"
+                    .to_owned(),
+            );
+        }
+        why.extend(walls.wrong_settings.iter().map(|s| format!("kernel setting {s} should be 0")));
+        if !walls.xdp_program_attached {
+            why.push("the XDP program is missing on an open port: transit may reach the kernel".to_owned());
+        }
+        why.extend(routes.error.iter().map(|e| format!("the kernel's routes are not followed: {e}")));
+        why
+    }
+
+    /// `session summary`, `drops` and others name sessions by the numbers of this policy's names.
+    pub fn names(&self) -> view::NamesView {
+        view::NamesView {
+            names: self.policy.names(),
+            ports: self.config.ports.iter().map(|p| p.name.clone()).collect(),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn port_problems(ports: &api::PortList) -> impl Iterator<Item = String> + '_ {
+    ports.ports.iter().filter(|p| p.state != "up").map(|p| {
+        format!("port {} is {}: {}", p.name, p.state, p.problem.as_deref().unwrap_or("not opened yet"))
+    })
+}

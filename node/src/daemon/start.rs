@@ -1,0 +1,245 @@
+//! Start and end of the daemon, step by step.
+
+use super::dataplane::{XdpPorts, XdpSink, XdpWorkers};
+use super::delivery::Delivery;
+use super::events::Events;
+use super::metrics::Metrics;
+use super::node::Node;
+use super::policy::{InForce, LoadError, PolicyStore};
+use super::ports::{PortKeeper, PortTable};
+use super::workers::Workers;
+use super::{caps, logging, supervise};
+use crate::config::{self, Config};
+use crate::control::{ControlSocket, Listener, control_router, metrics_router, serve};
+use crate::exit::{Exit, Failure};
+use crate::netlink::{Mirror, Resolver};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+use tidegate_dataplane::engine::{Engine, EngineConfig, Event};
+use tidegate_dataplane::route::Snapshot;
+use tidegate_xdp::Idle;
+use tidegate_xdp::area::AreaConfig;
+use tidegate_xdp::socket::RingSizes;
+use tidegate_xdp::workers::WorkersConfig;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+/// ICMP errors and resets that the whole node writes in a second, at most.
+const ICMP_ERRORS_PER_S: u32 = 1_000;
+/// Workers' events that wait for the control side; beyond it they are left out and counted.
+const EVENTS_MAX: usize = 4_096;
+/// Threads of the control side: it is idle most of the time, and leaves the cores to the workers.
+const CONTROL_THREADS: usize = 2;
+/// How long workers and sockets may take to end.
+const END_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the node until SIGTERM or SIGINT.
+pub fn run(config: &Path) -> Result<(), Failure> {
+    let config = config::load(config).map_err(|e| Failure::usage(e.to_string()))?;
+    logging::start(config.log_level, config.log_format);
+    caps::check().map_err(|e| Failure::error(e.to_string()))?;
+    let interfaces: Vec<String> = Vec::new();
+    let walls = supervise::first_wall(&interfaces, 0);
+    let policy = Arc::new(PolicyStore::new(config.policy.clone()));
+    let in_force = policy.load().map_err(policy_failure)?;
+    for warning in &in_force.warnings {
+        tracing::warn!("{}", warning.render(None).trim_end());
+    }
+    let socket = ControlSocket::bind(&config.control_socket).map_err(|e| Failure::error(e.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::error(format!("cannot start: {e}")))?;
+    let result = runtime.block_on(daemon(config, policy, in_force, walls, socket));
+    runtime.shutdown_timeout(END_MAX);
+    result
+}
+
+fn policy_failure(error: LoadError) -> Failure {
+    let mut message = String::new();
+    if let LoadError::Invalid { text, findings, .. } = &error {
+        message.extend(findings.iter().map(|d| d.render(Some(text))));
+    }
+    message.push_str(&error.to_string());
+    if matches!(error, LoadError::Read { .. }) {
+        message.push_str(
+            "\n  help: set `policy` in the configuration; deploy/examples/policy.toml is one to start from",
+        );
+    }
+    Failure::new(Exit::Usage, message)
+}
+
+async fn daemon(
+    config: Config,
+    policy: Arc<PolicyStore>,
+    in_force: Arc<InForce>,
+    walls: crate::api::Walls,
+    mut socket: ControlSocket,
+) -> Result<(), Failure> {
+    let start = Instant::now();
+    let mut ends = Ends::new()?;
+    let metrics_listener =
+        match config.metrics_listen {
+            Some(address) => Some(tokio::net::TcpListener::bind(address).await.map_err(|e| {
+                Failure::error(format!("cannot listen at {address} (`metrics.listen`): {e}"))
+            })?),
+            None => None,
+        };
+    let mut tasks = JoinSet::new();
+    let (mirror, mirror_handle) = Mirror::new(Node::bindings(&config, Some(&in_force)));
+    let (resolver, resolving) = Resolver::new(mirror_handle.updates());
+    let events = Arc::new(Events::new(resolver.clone(), policy.clone()));
+    let xdp = Arc::new(start_workers(&config, &in_force, start, &events, &mut tasks)?);
+    let workers = Workers::new(Arc::new(XdpSink(xdp.clone())));
+    let delivery =
+        Delivery::start(&workers, Some(in_force.policy.clone()), mirror_handle.updates(), &mut tasks);
+    let ports = Arc::new(XdpPorts(tidegate_xdp::ports::Ports::new(xdp.clone(), RingSizes::default())));
+    let port_table = PortTable::default();
+    let node = Arc::new(Node {
+        alive: (0..workers.count()).map(|_| AtomicBool::new(true)).collect(),
+        config,
+        started: start,
+        workers,
+        policy,
+        delivery,
+        mirror: mirror_handle.clone(),
+        resolver,
+        events,
+        ports: ports.clone(),
+        port_table: port_table.clone(),
+        walls: Mutex::new(walls),
+        last_numbers: Mutex::default(),
+        reloading: tokio::sync::Mutex::default(),
+    });
+    tasks.spawn(mirror.run());
+    tasks.spawn(resolving);
+    tasks.spawn(PortKeeper::new(ports.clone(), mirror_handle, port_table).run());
+    tasks.spawn(supervise::workers(node.clone()));
+    tasks.spawn(supervise::walls(node.clone()));
+    let (stop, stopping) = watch::channel(false);
+    let mut serving = JoinSet::new();
+    let metrics = Arc::new(Metrics::default());
+    if let Some(listener) = socket.take_listener() {
+        let listener = tokio::net::UnixListener::from_std(listener)
+            .map_err(|e| Failure::error(format!("cannot use the control socket: {e}")))?;
+        let router = control_router(node.clone(), metrics.clone());
+        serving.spawn(serve(Listener::Control(listener), router, stopping.clone()));
+    }
+    if let Some(listener) = metrics_listener {
+        let router = metrics_router(node.clone(), metrics);
+        serving.spawn(serve(Listener::Metrics(listener), router, stopping));
+    }
+    tracing::info!(
+        node = node.config.name,
+        control = %node.config.control_socket.display(),
+        policy_revision = in_force.policy.revision(),
+        workers = node.workers.count(),
+        capacity = node.config.capacity,
+        "tidegate {} runs",
+        env!("CARGO_PKG_VERSION")
+    );
+    let why = ends.wait(&mut tasks).await;
+    tracing::info!(why, "ending");
+    stop.send_replace(true);
+    while serving.join_next().await.is_some() {}
+    tasks.shutdown().await;
+    drop(node);
+    let stopped = tokio::task::spawn_blocking(move || {
+        // The last holders: sockets close, threads end, the XDP programs stay.
+        drop(ports);
+        drop(xdp);
+    });
+    if tokio::time::timeout(END_MAX, stopped).await.is_err() {
+        return Err(Failure::error("the workers did not end in time"));
+    }
+    drop(socket);
+    tracing::info!("ended");
+    if why == "a task of the daemon ended" { Err(Failure::error(why)) } else { Ok(()) }
+}
+
+fn start_workers(
+    config: &Config,
+    in_force: &InForce,
+    start: Instant,
+    events: &Arc<Events>,
+    tasks: &mut JoinSet<()>,
+) -> Result<XdpWorkers, Failure> {
+    let count = config.workers.count;
+    let shards = u32::from(count);
+    let hash_key = [rand::random(), rand::random()];
+    let boot = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32);
+    let routes = Arc::new(Snapshot::empty());
+    let engines = (0..count).map(|shard| {
+        let engine = EngineConfig {
+            shard,
+            shards: count,
+            // What does not divide evenly goes to the first shards: the sum is the configured capacity.
+            capacity: config.capacity / shards + u32::from(u32::from(shard) < config.capacity % shards),
+            hash_key,
+            node_id: config.node_id,
+            boot,
+            icmp_errors_per_s: (ICMP_ERRORS_PER_S / shards).max(1),
+        };
+        let mut engine = Engine::new(engine, routes.clone()).map_err(|e| {
+            Failure::error(format!("cannot allocate the session table: {e}\n  help: lower `table.capacity`"))
+        })?;
+        engine.set_policy(in_force.policy.clone());
+        Ok(engine)
+    });
+    let engines: Vec<Engine> = engines.collect::<Result<_, Failure>>()?;
+    let area = AreaConfig {
+        workers: count,
+        frames_per_worker: config.frames.per_worker,
+        frame_bytes: config.frames.size_bytes,
+    };
+    let settings = WorkersConfig {
+        area,
+        cpus: config.workers.cpus.iter().flatten().map(|c| usize::from(*c)).collect(),
+        idle: Idle { spin_us: config.workers.spin_us, ..Idle::default() },
+        start,
+    };
+    let (sender, receiver) = mpsc::channel::<Event>(EVENTS_MAX);
+    tasks.spawn(handle_events(receiver, events.clone()));
+    XdpWorkers::spawn(&settings, engines, |_| {
+        let sender = sender.clone();
+        Box::new(move |event| sender.try_send(event).is_ok())
+    })
+    .map_err(|e| Failure::error(e.to_string()))
+}
+
+async fn handle_events(mut receiver: mpsc::Receiver<Event>, events: Arc<Events>) {
+    while let Some(event) = receiver.recv().await {
+        events.handle(event);
+    }
+}
+
+/// What ends the daemon.
+struct Ends {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Ends {
+    fn new() -> Result<Ends, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|e| Failure::error(format!("cannot listen for signals: {e}")));
+        Ok(Ends { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    /// A signal, or a task that should never end and did: a bug, and no state to go on in.
+    async fn wait(&mut self, tasks: &mut JoinSet<()>) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            ended = tasks.join_next() => {
+                tracing::error!(?ended, "a task of the daemon ended");
+                "a task of the daemon ended"
+            }
+        }
+    }
+}
