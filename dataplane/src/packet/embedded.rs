@@ -90,18 +90,17 @@ fn read_ports(protocol: u8, v4: bool, upper: &[u8]) -> Option<(u16, u16, Option<
                 (protocol == proto::TCP).then_some(seq),
             ))
         }
-        proto::ICMP | proto::ICMPV6 => {
-            let h = upper.first_chunk::<UPPER_LEN_MIN>().filter(|_| v4 == (protocol == proto::ICMP))?;
-            match icmp::meaning(protocol, h[0]) {
-                Meaning::Error => None,
-                Meaning::Other => Some((0, 0, None)),
-                meaning => {
-                    let id = u16::from_be_bytes([h[4], h[5]]);
-                    let (src_port, dst_port) = icmp::query_ports(id, meaning == Meaning::Reply);
-                    Some((src_port, dst_port, None))
-                }
+        proto::ICMP | proto::ICMPV6 if v4 != (protocol == proto::ICMP) => None,
+        proto::ICMP | proto::ICMPV6 => match icmp::meaning(protocol, *upper.first()?) {
+            Meaning::Error => None,
+            Meaning::Other => Some((0, 0, None)),
+            meaning => {
+                let h = upper.first_chunk::<UPPER_LEN_MIN>()?;
+                let id = u16::from_be_bytes([h[4], h[5]]);
+                let (src_port, dst_port) = icmp::query_ports(id, meaning == Meaning::Reply);
+                Some((src_port, dst_port, None))
             }
-        }
+        },
         _ => Some((0, 0, None)),
     }
 }

@@ -33,11 +33,12 @@ pub(super) fn parse(frame: &[u8], l3: usize) -> Result<Network, DropReason> {
     {
         return Err(DropReason::Ipv4Malformed);
     }
-    let header = packet.get(..header_len).ok_or(DropReason::Ipv4Malformed)?;
-    if checksum::fold(checksum::sum(header)) != 0xffff {
+    let options = packet.get(HEADER_LEN..header_len).ok_or(DropReason::Ipv4Malformed)?;
+    let options_sum = if options.is_empty() { 0 } else { checksum::sum(options) };
+    if checksum::fold(checksum::sum_header(h) + options_sum) != 0xffff {
         return Err(DropReason::Ipv4Checksum);
     }
-    check_options(header.get(HEADER_LEN..).unwrap_or(&[]))?;
+    check_options(options)?;
     let src = [h[12], h[13], h[14], h[15]];
     let dst = [h[16], h[17], h[18], h[19]];
     refuse_martian_v4(src, dst)?;

@@ -46,7 +46,7 @@ pub fn parse(frame: &[u8], options: ParseOptions) -> Result<Packet, DropReason> 
     let link = ethernet::parse(frame)?;
     let net = if link.v4 { ipv4::parse(frame, link.l3) } else { ipv6::parse(frame, link.l3) }?;
     let upper = upper::parse(frame, &net)?;
-    if net.src == net.dst && (upper.src_port == upper.dst_port || is_query(&upper.info)) {
+    if net.src == net.dst && is_land(&upper) {
         return Err(DropReason::Land);
     }
     let completion = upper::verify(frame, &net, &upper.cover, options)?;
@@ -77,7 +77,13 @@ pub fn parse(frame: &[u8], options: ParseOptions) -> Result<Packet, DropReason> 
     })
 }
 
-/// An ICMP query has no real ports: those of its tuple tell the asking side from the asked.
-fn is_query(info: &L4) -> bool {
-    matches!(info, L4::IcmpQuery { .. })
+/// Whether a packet from an address to the same address is a land attack: from the port to the same
+/// port, or without ports (an ICMP query's only tell the asking side from the asked). A later
+/// fragment's ports are elsewhere: its first fragment is judged.
+fn is_land(upper: &upper::Upper) -> bool {
+    match upper.info {
+        L4::IcmpQuery { .. } => true,
+        L4::LaterFragment => false,
+        _ => upper.src_port == upper.dst_port,
+    }
 }

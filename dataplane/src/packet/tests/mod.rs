@@ -6,6 +6,7 @@ mod golden;
 mod mutations;
 mod own;
 mod refused;
+mod seeds;
 mod sound;
 mod truncated;
 
@@ -22,7 +23,7 @@ fn parse(frame: &[u8]) -> Result<Packet, DropReason> {
 }
 
 /// A valid frame of every kind that the parser tells apart, with a name.
-fn zoo() -> Vec<(&'static str, Vec<u8>)> {
+fn zoo() -> Vec<(String, Vec<u8>)> {
     use crate::addr::proto;
     use builder::*;
     let mut zoo = Vec::new();
@@ -41,16 +42,16 @@ fn zoo() -> Vec<(&'static str, Vec<u8>)> {
             ("esp", Ip::new(e, proto::ESP).frame(&[0, 0, 1, 0, 0, 0, 0, 1, 9, 9, 9, 9])),
             ("other", Ip::new(e, 99).frame(&[1, 2, 3, 4])),
         ];
-        zoo.extend(kinds.map(|(name, frame)| (name, frame)));
+        zoo.extend(kinds.map(|(name, frame)| (format!("{family} {name}"), frame)));
     }
     let options = Ip { extra: vec![7, 7, 4, 0, 0, 0, 0, 0], ..Ip::new(v4(), proto::UDP) };
-    zoo.push(("v4 options", options.frame(&udp(v4(), b"options", Sum::Right))));
+    zoo.push(("v4 options".into(), options.frame(&udp(v4(), b"options", Sum::Right))));
     let mut extra = Vec::new();
     extra.extend(options_header(60));
     extra.extend(options_header(43));
     extra.extend([44, 0, 3, 0, 0, 0, 0, 0]);
     extra.extend(fragment_header(proto::TCP, 0, false));
     let chain = Ip { extra, ..Ip::new(v6(), 0) };
-    zoo.push(("v6 chain", chain.frame(&tcp(v6(), 0x10, &[], b"atomic", Sum::Right))));
+    zoo.push(("v6 chain".into(), chain.frame(&tcp(v6(), 0x10, &[], b"atomic", Sum::Right))));
     zoo
 }

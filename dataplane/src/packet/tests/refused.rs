@@ -241,5 +241,9 @@ fn land() {
         ]);
         // Red when the address alone is taken for a land attack: ports differ, two sockets talk.
         assert!(parse(&tcp_frame(e, 2, &[], b"")).is_ok());
+        if e.src.is_ipv4() {
+            // Nor a later fragment, whose ports nobody knows.
+            assert!(parse(&Ip { fragment: 9, ..Ip::new(e, proto::UDP) }.frame(b"later")).is_ok());
+        }
     }
 }
