@@ -207,13 +207,13 @@ impl Policy {
         let (Some(from), Some(to)) = (self.zone(from), self.zone(to)) else {
             return self.default_deny(tuple);
         };
-        let found = self.matcher.find(Flow { from, to, tuple }, |rule| {
-            let verdict = &self.verdicts[rule as usize];
-            Some((verdict, self.applications.first(&verdict.applications, tuple)?))
+        let found = self.matcher.first(Flow { from, to, tuple }, u32::MAX, |rule| {
+            self.applications.first(&self.verdicts[rule as usize].applications, tuple)
         });
-        let Some((verdict, label)) = found else {
+        let Some((rule, label)) = found else {
             return self.default_deny(tuple);
         };
+        let verdict = &self.verdicts[rule as usize];
         let levels =
             Levels { application: label.own, rule: verdict.session_ttl, predefined: label.predefined };
         Judgement {

@@ -115,12 +115,12 @@ pub(super) fn prefix(text: &str, at: usize, r: &mut Reporter<'_>) -> Option<IpNe
         r.error(at, format!("{} is not an address or a prefix", quote(text)), help.to_string());
         return None;
     };
-    if let IpAddr::V6(v6) = prefix.addr() {
-        if let Some(v4) = v6.to_ipv4_mapped() {
-            let help = format!("write the IPv4 address: {v4}");
-            r.error(at, format!("{} is an IPv4 address written as IPv6", quote(text)), help);
-            return None;
-        }
+    if let IpAddr::V6(v6) = prefix.addr()
+        && let Some(v4) = v6.to_ipv4_mapped()
+    {
+        let help = format!("write the IPv4 address: {v4}");
+        r.error(at, format!("{} is an IPv4 address written as IPv6", quote(text)), help);
+        return None;
     }
     if prefix.trunc() != prefix {
         let help = format!("write {} for the prefix, or {} for the address", prefix.trunc(), prefix.addr());

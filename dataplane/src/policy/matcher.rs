@@ -1,14 +1,18 @@
 //! Finds the first rule that matches a flow.
 //!
 //! Five dimensions (from, to, source, destination, service) each give a few sets of rules whose
-//! union could match; the lowest rule in the intersection of the five unions is the answer, once its
+//! union could match; the first rule in the intersection of the five unions is the answer, once its
 //! application has confirmed the source port, which no dimension covers. Nothing here allocates
 //! after the build.
+//!
+//! Rules are numbered anew for this, by [`super::order`]: rules that are specific in the same
+//! dimensions stand together, so that whole words drop out of the intersection.
 
 use super::bitmaps::{Bitmaps, Builder, SetId};
 use super::compiled::CompileError;
 use super::intervals::{Intervals, Nested, port_prefixes, prefix_bounds};
 use super::model::{AddressRef, PolicyFile, PortRange, Rule, ZoneRef};
+use super::order::Order;
 use crate::addr::{Addr, Tuple};
 use arrayvec::ArrayVec;
 use std::collections::BTreeMap;
@@ -56,6 +60,7 @@ struct Services {
 /// The compiled rules of one policy.
 #[derive(Debug)]
 pub(super) struct Matcher {
+    order: Order,
     bitmaps: Bitmaps,
     from: ZoneSide,
     to: ZoneSide,
@@ -65,21 +70,27 @@ pub(super) struct Matcher {
 }
 
 impl Matcher {
-    /// Compiles the enabled rules; a rule's number is its index in the file.
+    /// Compiles the enabled rules.
     pub(super) fn new(file: &PolicyFile) -> Result<Self, CompileError> {
-        let mut sets = Builder::new(file.rules.len());
-        let from = ZoneSide::new(file, &mut sets, |r| r.from)?;
-        let to = ZoneSide::new(file, &mut sets, |r| r.to)?;
-        let source = AddressSide::new(file, &mut sets, |r| &r.source)?;
-        let destination = AddressSide::new(file, &mut sets, |r| &r.destination)?;
-        let services = Services::new(file, &mut sets)?;
-        Ok(Matcher { bitmaps: sets.finish(), from, to, source, destination, services })
+        let order = Order::new(file);
+        let mut sets = Builder::new(order.len());
+        let from = ZoneSide::new(file, &order, &mut sets, |r| r.from)?;
+        let to = ZoneSide::new(file, &order, &mut sets, |r| r.to)?;
+        let source = AddressSide::new(file, &order, &mut sets, |r| &r.source)?;
+        let destination = AddressSide::new(file, &order, &mut sets, |r| &r.destination)?;
+        let services = Services::new(file, &order, &mut sets)?;
+        Ok(Matcher { order, bitmaps: sets.finish(), from, to, source, destination, services })
     }
 
-    /// Offers the rules whose zones, addresses, protocol and destination port hold the flow, in file
-    /// order, until `visit` returns something.
+    /// The first rule in file order, before rule `before`, whose zones, addresses, protocol and
+    /// destination port hold the flow and for which `visit` returns something.
     #[inline]
-    pub(super) fn find<T>(&self, flow: Flow<'_>, mut visit: impl FnMut(u32) -> Option<T>) -> Option<T> {
+    pub(super) fn first<T>(
+        &self,
+        flow: Flow<'_>,
+        before: u32,
+        mut visit: impl FnMut(u32) -> Option<T>,
+    ) -> Option<(u32, T)> {
         let unions = [
             self.from.union(flow.from),
             self.to.union(flow.to),
@@ -87,28 +98,39 @@ impl Matcher {
             self.source.union(flow.tuple.src),
             self.destination.union(flow.tuple.dst),
         ];
+        let mut best = before;
+        let mut found = None;
+        // Words below this one belong to a group that has no rule before `best` any more.
+        let mut skip_to = 0;
         for s in 0..self.bitmaps.stride() {
+            let base = s as u32 * 64;
             let mut words = unions.iter().fold(u64::MAX, |acc, u| acc & self.bitmaps.summary(u, s));
             while words != 0 {
                 let bit = words.trailing_zeros();
                 words &= words - 1;
+                let word = base + bit;
+                if word < skip_to {
+                    continue;
+                }
                 let mut rules = unions.iter().fold(u64::MAX, |acc, u| acc & self.bitmaps.word(u, s, bit));
                 while rules != 0 {
-                    let rule = (s as u32 * 64 + bit) * 64 + rules.trailing_zeros();
+                    let rule = self.order.rule(word * 64 + rules.trailing_zeros());
                     rules &= rules - 1;
-                    if let Some(found) = visit(rule) {
-                        return Some(found);
+                    if rule >= best {
+                        skip_to = self.order.group_end(word);
+                        break;
+                    }
+                    if let Some(value) = visit(rule) {
+                        best = rule;
+                        found = Some((rule, value));
+                        skip_to = self.order.group_end(word);
+                        break;
                     }
                 }
             }
         }
-        None
+        found
     }
-}
-
-/// The enabled rules with their numbers.
-fn enabled(file: &PolicyFile) -> impl Iterator<Item = (u32, &Rule)> {
-    file.rules.iter().enumerate().filter(|(_, r)| r.enabled).map(|(i, r)| (i as u32, r))
 }
 
 /// Stores a set unless it is empty.
@@ -119,12 +141,13 @@ fn store(sets: &mut Builder, rules: Vec<u32>) -> Result<Option<SetId>, CompileEr
 impl ZoneSide {
     fn new(
         file: &PolicyFile,
+        order: &Order,
         sets: &mut Builder,
         side: impl Fn(&Rule) -> ZoneRef,
     ) -> Result<Self, CompileError> {
         let mut any = Vec::new();
         let mut zones = vec![Vec::new(); file.zones.len()];
-        for (i, rule) in enabled(file) {
+        for (i, rule) in order.rules(file) {
             match side(rule) {
                 ZoneRef::Any => any.push(i),
                 ZoneRef::Zone(z) => zones[usize::from(z)].push(i),
@@ -145,13 +168,14 @@ impl ZoneSide {
 impl AddressSide {
     fn new(
         file: &PolicyFile,
+        order: &Order,
         sets: &mut Builder,
         side: impl Fn(&Rule) -> &[AddressRef],
     ) -> Result<Self, CompileError> {
         let mut any = Vec::new();
         // Rules by address set first: a set of 100,000 prefixes in 1,000 rules stays 100,000 entries.
         let mut by_address: BTreeMap<AddressRef, Vec<u32>> = BTreeMap::new();
-        for (i, rule) in enabled(file) {
+        for (i, rule) in order.rules(file) {
             let addresses = side(rule);
             if addresses.contains(&AddressRef::Any) {
                 any.push(i);
@@ -203,10 +227,10 @@ impl AddressSide {
 }
 
 impl Services {
-    fn new(file: &PolicyFile, sets: &mut Builder) -> Result<Self, CompileError> {
+    fn new(file: &PolicyFile, order: &Order, sets: &mut Builder) -> Result<Self, CompileError> {
         let mut any = Vec::new();
         let mut by_ports: BTreeMap<(u8, PortRange), Vec<u32>> = BTreeMap::new();
-        for (i, rule) in enabled(file) {
+        for (i, rule) in order.rules(file) {
             for application in &rule.application {
                 let Some(terms) = file.terms(*application) else {
                     if any.last() != Some(&i) {

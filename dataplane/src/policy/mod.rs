@@ -17,6 +17,7 @@ mod fields;
 mod intervals;
 mod matcher;
 mod model;
+mod order;
 mod predefined;
 mod read_objects;
 mod read_rules;

@@ -135,12 +135,12 @@ fn port_entry(
     let section = Section::open(table, start, "[[session_ttl.port]]".into(), PORT_ENTRY, r);
     section.require("id", "give each entry a number of its own from 0 to 65535", r);
     let id = section.integer("id", 0..=65_535, r).map(|id| id as u16);
-    if let (Some(id), Some(value)) = (id, section.get("id")) {
-        if let Some(first) = ids.insert(id, at(value)) {
-            let (line, _) = r.lines.position(first);
-            let message = format!("id {id} is used by the [[session_ttl.port]] entry in line {line} already");
-            r.error(at(value), message, "give each entry a number of its own".to_string());
-        }
+    if let (Some(id), Some(value)) = (id, section.get("id"))
+        && let Some(first) = ids.insert(id, at(value))
+    {
+        let (line, _) = r.lines.position(first);
+        let message = format!("id {id} is used by the [[session_ttl.port]] entry in line {line} already");
+        r.error(at(value), message, "give each entry a number of its own".to_string());
     }
     let protocol = match section.get("protocol") {
         None => Some(0),

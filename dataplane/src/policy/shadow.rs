@@ -15,7 +15,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// How many ranges and terms one check compares before it gives up with a warning.
-const WORK_MAX: u64 = 100_000_000;
+const WORK_MAX: u64 = 20_000_000;
 
 /// First and last address, disjoint and ascending.
 type Ranges = Vec<(u128, u128)>;
@@ -70,17 +70,13 @@ impl Finder<'_> {
     fn shadowed_by(&self, index: u32, matcher: &Matcher) -> Option<u32> {
         let rule = &self.file.rules[index as usize];
         let (tuple, from, to) = self.sample(rule)?;
-        matcher
-            .find(Flow { from, to, tuple: &tuple }, |candidate| {
-                if candidate >= index || self.given_up() {
-                    return Some(None);
-                }
-                self.covers(&self.file.rules[candidate as usize], rule).then_some(Some(candidate))
-            })
-            .flatten()
+        let covering = matcher.first(Flow { from, to, tuple: &tuple }, index, |candidate| {
+            (!self.given_up() && self.covers(&self.file.rules[candidate as usize], rule)).then_some(())
+        });
+        covering.map(|(rule, ())| rule)
     }
 
-    /// One flow that the rule matches.
+    /// One flow that the rule matches, from its narrowest addresses: few other rules match that one.
     fn sample(&self, rule: &Rule) -> Option<(Tuple, u16, u16)> {
         let family = self.family(rule)?;
         let zone = |z| match z {
@@ -91,7 +87,10 @@ impl Finder<'_> {
         let term = rule.application.first().and_then(|a| self.file.terms(*a)).and_then(|t| t.first());
         let address = |side: &[AddressRef]| match self.side(side, family) {
             None => Some(WHOLE[family].0),
-            Some(lists) => lists.iter().find_map(|l| l.first()).map(|(first, _)| *first),
+            Some(lists) => {
+                let firsts = lists.iter().filter_map(|l| l.first());
+                firsts.min_by_key(|(first, last)| last - first).map(|(first, _)| *first)
+            }
         };
         let tuple = Tuple {
             src: Addr(address(&rule.source)?),
