@@ -289,3 +289,57 @@ fn shadowed_rules_are_named_with_the_rule_that_covers_them() {
         .replace("destination = \"any\"", "destination = \"2001:db8::/32\"");
     assert!(warnings(&format!("{PAIR}{mixed}"))[0].contains("share no family"));
 }
+
+/// Goes red when pieces of one rule are not added up, or a gap of one address or port is overlooked.
+#[test]
+fn a_rule_is_covered_by_the_pieces_of_another_together() {
+    let shadowed = |wide: [&str; 2], narrow: [&str; 2]| {
+        let apps: String = [
+            ("low", "1-99", "0-65535"),
+            ("high", "100-200", "0-65535"),
+            ("above", "101-200", "0-65535"),
+            ("all", "1-200", "0-65535"),
+            ("below-src", "1-200", "0-999"),
+            ("from-src", "50-200", "1000-65535"),
+            ("low-src", "1-99", "1000-65535"),
+            ("inner", "50-60", "0-65535"),
+        ]
+        .iter()
+        .map(|(name, to, from)| {
+            format!(
+                "[[application]]\nname = \"{name}\"\nprotocol = \"tcp\"\ndestination_port = \"{to}\"\n\
+                 source_port = \"{from}\"\n"
+            )
+        })
+        .collect();
+        let (wide, narrow) = (rule("w", wide[0], wide[1], ""), rule("n", narrow[0], narrow[1], ""));
+        warnings(&format!("{PAIR}{apps}{wide}{narrow}")).iter().any(|w| w.contains("`n` never matches"))
+    };
+    let any = "\"any\"";
+    for (wide, narrow, covered) in [
+        ("[\"10.0.0.2/31\", \"10.0.0.0/31\"]", "\"10.0.0.0/30\"", true),
+        ("[\"10.0.0.0/31\", \"10.0.0.2\"]", "\"10.0.0.0/30\"", false),
+        ("[\"10.0.0.1\", \"10.0.0.2/31\"]", "\"10.0.0.0/30\"", false),
+        ("[\"0.0.0.0/1\", \"128.0.0.0/1\"]", "\"10.0.0.0/8\"", true),
+        ("[\"0.0.0.0/0\", \"::/0\"]", any, true),
+        ("[\"0.0.0.0/0\", \"::/1\"]", any, false),
+        ("[\"::/1\", \"8000::/1\", \"0.0.0.0/0\"]", any, true),
+    ] {
+        assert_eq!(shadowed([wide, any], [narrow, any]), covered, "{wide} {narrow}");
+    }
+    for (wide, narrow, covered) in [
+        ("[\"high\", \"low\"]", "\"all\"", true),
+        ("[\"low\", \"above\"]", "\"all\"", false),
+        ("[\"from-src\", \"below-src\"]", "\"inner\"", true),
+        ("\"from-src\"", "\"inner\"", false),
+        ("\"below-src\"", "\"inner\"", false),
+        // Source ports from 1000 are missing below destination port 50.
+        ("[\"from-src\", \"below-src\"]", "\"all\"", false),
+        // And here above 99.
+        ("[\"low-src\", \"below-src\"]", "\"all\"", false),
+        ("[\"inner\", \"low\", \"high\"]", "[\"inner\", \"all\"]", true),
+        ("\"tcp-any\"", "[\"all\", \"udp-any\"]", false),
+    ] {
+        assert_eq!(shadowed([any, wide], [any, narrow]), covered, "{wide} {narrow}");
+    }
+}
