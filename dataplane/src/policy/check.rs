@@ -19,7 +19,8 @@ const SYNTAX_ERRORS_MAX: usize = 20;
 
 const ROOT: Keys = Keys {
     known: &["timeouts", "tcp", "session_ttl", "zone", "address_set", "application", "rule"],
-    later: &["aging", "mss", "table", "sync"],
+    later: &["aging", "mss", "sync"],
+    node: &["table", "port"],
 };
 
 /// What a check found. The file can be compiled exactly when there is no error.

@@ -21,8 +21,8 @@ pub(super) const APPLICATIONS_MAX: usize = 16_384;
 /// Terms of one application.
 const TERMS_MAX: usize = 1024;
 
-const ZONE: Keys = Keys { known: &["name", "description"], later: &[] };
-const ADDRESS_SET: Keys = Keys { known: &["name", "description", "prefixes"], later: &[] };
+const ZONE: Keys = Keys { known: &["name", "description"], later: &[], node: &[] };
+const ADDRESS_SET: Keys = Keys { known: &["name", "description", "prefixes"], later: &[], node: &[] };
 const APPLICATION: Keys = Keys {
     known: &[
         "name",
@@ -34,8 +34,9 @@ const APPLICATION: Keys = Keys {
         "term",
     ],
     later: &["alg"],
+    node: &[],
 };
-const TERM: Keys = Keys { known: &["protocol", "source_port", "destination_port"], later: &[] };
+const TERM: Keys = Keys { known: &["protocol", "source_port", "destination_port"], later: &[], node: &[] };
 
 /// Names of one kind and the index that each stands for.
 pub(super) type Index = BTreeMap<Arc<str>, u32>;

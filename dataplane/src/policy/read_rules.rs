@@ -33,6 +33,7 @@ const RULE: Keys = Keys {
         "enabled",
     ],
     later: &[],
+    node: &[],
 };
 
 /// What rules refer to, and what is left of the policy's bounds.

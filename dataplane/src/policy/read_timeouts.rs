@@ -12,7 +12,8 @@ use toml::de::{DeTable, DeValue};
 /// Port entries in a policy.
 pub(super) const PORT_ENTRIES_MAX: usize = 4096;
 
-const TIMEOUTS: Keys = Keys { known: &["tcp", "udp", "icmp", "icmp_reply", "sctp", "other"], later: &[] };
+const TIMEOUTS: Keys =
+    Keys { known: &["tcp", "udp", "icmp", "icmp_reply", "sctp", "other"], later: &[], node: &[] };
 
 const TCP: Keys = Keys {
     known: &[
@@ -24,11 +25,13 @@ const TCP: Keys = Keys {
         "syn_check",
     ],
     later: &["syn_check_in_tunnel", "strict_syn_check", "sequence_check", "rst_sequence_check"],
+    node: &[],
 };
 
-const SESSION_TTL: Keys = Keys { known: &["default", "port"], later: &[] };
+const SESSION_TTL: Keys = Keys { known: &["default", "port"], later: &[], node: &[] };
 
-const PORT_ENTRY: Keys = Keys { known: &["id", "protocol", "start_port", "end_port", "timeout"], later: &[] };
+const PORT_ENTRY: Keys =
+    Keys { known: &["id", "protocol", "start_port", "end_port", "timeout"], later: &[], node: &[] };
 
 /// F2: what an entry gets that names no timeout, in seconds.
 const PORT_ENTRY_TIMEOUT_S: u32 = 300;

@@ -23,6 +23,8 @@ const DESCRIPTION_BYTES_MAX: usize = 255;
 pub(super) struct Keys {
     pub(super) known: &'static [&'static str],
     pub(super) later: &'static [&'static str],
+    /// Keys that belong in a node's configuration file.
+    pub(super) node: &'static [&'static str],
 }
 
 /// One table of the file.
@@ -61,6 +63,12 @@ impl<'t> Section<'t> {
             if keys.later.contains(&name) {
                 let message = format!("{} in {label} is not supported by this version", quote(name));
                 r.error(key.span().start, message, format!("remove it; {list}"));
+                continue;
+            }
+            if keys.node.contains(&name) {
+                let message = format!("{} is no part of the policy", quote(name));
+                let help = "it differs from node to node: move it to the node's configuration file";
+                r.error(key.span().start, message, help.to_string());
                 continue;
             }
             let guess = nearest(name, keys.known.iter().copied(), &mut r.comparisons_left);

@@ -113,7 +113,6 @@ fn settings_of_later_versions_are_refused_as_such() {
         ("[tcp]\nsyn_check_in_tunnel = true", "syn_check_in_tunnel"),
         ("[aging]\nhigh_watermark = 1", "aging"),
         ("[mss]\nall_tcp = 1400", "mss"),
-        ("[table]\ncapacity = 1000", "table"),
         ("[[application]]\nname = \"x\"\nprotocol = 6\nalg = \"ignore\"", "alg"),
     ] {
         let found = errors(text);
@@ -121,6 +120,7 @@ fn settings_of_later_versions_are_refused_as_such() {
         assert!(found[0].contains(&format!("`{key}` in")), "{found:?}");
         assert!(found[0].ends_with("is not supported by this version"), "{found:?}");
     }
+    assert_eq!(errors("[table]\ncapacity = 1000"), ["1:2 `table` is no part of the policy"]);
 }
 
 /// Goes red when a name that is wrong, reserved, predefined or used twice is taken.
