@@ -1,7 +1,9 @@
 //! The index: from a hash to slots, by 64-byte buckets of 16-bit tags.
 //!
 //! Every entry lives in one of two buckets, the first if it has room. Ten tags are compared in a
-//! few word operations, so a bucket costs one cache miss and next to no time. When both buckets
+//! few word operations, so a bucket costs one cache miss and next to no time. A bucket counts the
+//! entries that it had no room for: while there are none, a flow that is not in its first bucket is
+//! in no bucket, so a flood of new flows costs one miss each, not two. When both buckets
 //! are full, entries that have room in their other bucket make way: a breadth-first search of
 //! bounded size, so an insertion has a worst case. An entry's hash is recomputed from its session
 //! then; that is rare at the load that the index is built for.
@@ -10,6 +12,9 @@ use super::TableError;
 use super::memory::Lines;
 use arrayvec::ArrayVec;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+#[cfg(test)]
+mod tests;
 
 /// Entries in a bucket: as many tags (2 bytes) and slots (4 bytes) as a cache line holds.
 const LANES: usize = 10;
@@ -30,8 +35,13 @@ const ONES: u64 = 0x0001_0001_0001_0001;
 /// Every 16-bit lane without its highest bit.
 const LOW15: u64 = 0x7fff_7fff_7fff_7fff;
 
-/// Ten entries in one cache line. Tag 0 is an empty lane; the two lanes that the tags' words have
-/// beyond ten stay 0, so no tag ever matches there.
+/// The part of the third tag word that holds tags; the rest counts spilled entries.
+const THIRD: u64 = 0xffff_ffff;
+/// One spilled entry in the third tag word.
+const SPILLED_ONE: u64 = 1 << 32;
+
+/// Ten entries in one cache line. Tag 0 is an empty lane. The upper half of the third word counts
+/// the entries whose first bucket this is, but that live in their second.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C, align(64))]
 struct Bucket {
@@ -76,12 +86,17 @@ impl Bucket {
             !(((x & LOW15) + LOW15) | x | LOW15)
         };
         let [a, b, c] = self.tags;
-        LaneSet((zero_lanes(a) >> 3) | (zero_lanes(b) >> 2) | (zero_lanes(c) >> 1))
+        LaneSet((zero_lanes(a) >> 3) | (zero_lanes(b) >> 2) | ((zero_lanes(c) & THIRD) >> 1))
     }
 
     #[inline]
     fn empty_lane(&self) -> Option<usize> {
-        self.lanes(0).find(|lane| *lane < LANES)
+        self.lanes(0).first()
+    }
+
+    #[inline]
+    fn has_spilled(&self) -> bool {
+        self.tags[2] >= SPILLED_ONE
     }
 
     #[inline]
@@ -159,16 +174,16 @@ impl Index {
     /// Adds an entry; `false` when the bounded search finds no room. `hash_of` gives the hash of
     /// the session in a slot.
     pub(super) fn insert(&mut self, places: Places, slot: u32, hash_of: impl Fn(u32) -> u64) -> bool {
+        let room = |index: &Self, at: u32| Some((at, index.buckets.all()[at as usize].empty_lane()?));
+        let found = room(self, places.first)
+            .or_else(|| room(self, places.second))
+            .or_else(|| self.make_room(places, hash_of));
+        let Some((at, lane)) = found else { return false };
         let buckets = self.buckets.all_mut();
-        for at in [places.first, places.second] {
-            let bucket = &mut buckets[at as usize];
-            if let Some(lane) = bucket.empty_lane() {
-                bucket.set(lane, places.tag, slot);
-                return true;
-            }
+        buckets[at as usize].set(lane, places.tag, slot);
+        if at != places.first {
+            buckets[places.first as usize].tags[2] += SPILLED_ONE;
         }
-        let Some((bucket, lane)) = self.make_room(places, hash_of) else { return false };
-        self.buckets.all_mut()[bucket as usize].set(lane, places.tag, slot);
         true
     }
 
@@ -180,14 +195,17 @@ impl Index {
             let lane = bucket.lanes(places.tag).find(|lane| bucket.slots[*lane] == slot);
             if let Some(lane) = lane {
                 bucket.set(lane, 0, 0);
+                if at != places.first {
+                    buckets[places.first as usize].tags[2] -= SPILLED_ONE;
+                }
                 return true;
             }
         }
         false
     }
 
-    /// Frees a lane in one of the places by moving entries to their other bucket. The shortest way
-    /// is found first, so no entry is on it twice.
+    /// Frees a lane in one of the places by moving entries to their other bucket, and says which
+    /// lane. The shortest way is found first, so no entry is on it twice.
     fn make_room(&mut self, places: Places, hash_of: impl Fn(u32) -> u64) -> Option<(u32, usize)> {
         let mut steps: ArrayVec<Step, SEARCH_MAX> = ArrayVec::new();
         steps.push(Step { bucket: places.first, parent: 0, lane: 0 });
@@ -196,13 +214,11 @@ impl Index {
         while at < steps.len() {
             let from = steps[at].bucket;
             for lane in 0..LANES {
-                let moved = self.places(hash_of(self.buckets.all()[from as usize].slots[lane] & SLOT_MASK));
-                let to = if moved.first == from { moved.second } else { moved.first };
+                let to = self.other_bucket(from, lane, &hash_of);
                 if let Some(free) = self.buckets.all()[to as usize].empty_lane() {
-                    self.shift(&steps, (at, lane), (to, free));
-                    let root = self.root(&steps, at, lane);
-                    return Some(root);
+                    return Some(self.shift(&steps, (at, lane), (to, free), &hash_of));
                 }
+                // Full: the search ends with what it has.
                 let _ = steps.try_push(Step { bucket: to, parent: at as u8, lane: lane as u8 });
             }
             at += 1;
@@ -210,18 +226,28 @@ impl Index {
         None
     }
 
-    /// Moves the entry of each step on the way into the lane that the step after it left free.
-    fn shift(&mut self, steps: &[Step], leaf: (usize, usize), free: (u32, usize)) {
+    /// The bucket that an entry could move to.
+    fn other_bucket(&self, from: u32, lane: usize, hash_of: impl Fn(u32) -> u64) -> u32 {
+        let places = self.places(hash_of(self.buckets.all()[from as usize].slots[lane] & SLOT_MASK));
+        if places.first == from { places.second } else { places.first }
+    }
+
+    /// Moves the entry of each step on the way into the lane that the step after it left free,
+    /// and returns the lane that the first of them leaves.
+    fn shift(
+        &mut self,
+        steps: &[Step],
+        leaf: (usize, usize),
+        free: (u32, usize),
+        hash_of: impl Fn(u32) -> u64,
+    ) -> (u32, usize) {
         let (mut at, mut lane) = leaf;
         let (mut to, mut to_lane) = free;
-        let buckets = self.buckets.all_mut();
         loop {
             let from = steps[at].bucket;
-            let source = buckets[from as usize];
-            buckets[to as usize].set(to_lane, source.tag(lane), source.slots[lane]);
-            buckets[from as usize].set(lane, 0, 0);
+            self.move_entry((from, lane), (to, to_lane), &hash_of);
             if at < 2 {
-                return;
+                return (from, lane);
             }
             (to, to_lane) = (from, lane);
             lane = usize::from(steps[at].lane);
@@ -229,13 +255,19 @@ impl Index {
         }
     }
 
-    /// The lane of the new entry's own bucket that a shift from `at` frees.
-    fn root(&self, steps: &[Step], mut at: usize, mut lane: usize) -> (u32, usize) {
-        while at >= 2 {
-            lane = usize::from(steps[at].lane);
-            at = usize::from(steps[at].parent);
+    fn move_entry(&mut self, from: (u32, usize), to: (u32, usize), hash_of: impl Fn(u32) -> u64) {
+        let source = self.buckets.all()[from.0 as usize];
+        let entry = source.slots[from.1];
+        let first = self.places(hash_of(entry & SLOT_MASK)).first;
+        let buckets = self.buckets.all_mut();
+        buckets[to.0 as usize].set(to.1, source.tag(from.1), entry);
+        buckets[from.0 as usize].set(from.1, 0, 0);
+        let counter = &mut buckets[first as usize].tags[2];
+        if from.0 == first {
+            *counter += SPILLED_ONE;
+        } else {
+            *counter -= SPILLED_ONE;
         }
-        (steps[at].bucket, lane)
     }
 }
 
@@ -261,18 +293,28 @@ impl View<'_> {
     /// The slot of the first entry in the first bucket whose tag fits.
     #[inline]
     pub(super) fn first_candidate(self, places: Places) -> Option<u32> {
-        let bucket = &self.buckets[places.first as usize];
-        bucket.lanes(places.tag).first().map(|lane| bucket.slots[lane] & SLOT_MASK)
+        self.candidate(places.first, places.tag)
     }
 
     /// The slot of the first entry in the second bucket whose tag fits.
     #[inline]
     pub(super) fn second_candidate(self, places: Places) -> Option<u32> {
-        let bucket = &self.buckets[places.second as usize];
-        bucket.lanes(places.tag).first().map(|lane| bucket.slots[lane] & SLOT_MASK)
+        self.candidate(places.second, places.tag)
     }
 
-    /// Every slot whose tag fits and that `accept` takes: the first such.
+    /// Whether an entry that is not in its first bucket can be in its second.
+    #[inline]
+    pub(super) fn has_spilled(self, places: Places) -> bool {
+        self.buckets[places.first as usize].has_spilled()
+    }
+
+    #[inline]
+    fn candidate(self, at: u32, tag: u16) -> Option<u32> {
+        let bucket = &self.buckets[at as usize];
+        bucket.lanes(tag).first().map(|lane| bucket.slots[lane] & SLOT_MASK)
+    }
+
+    /// The first slot whose tag fits and that `accept` takes.
     #[inline]
     pub(super) fn find(self, places: Places, mut accept: impl FnMut(u32) -> bool) -> Option<u32> {
         for at in [places.first, places.second] {
@@ -282,6 +324,9 @@ impl View<'_> {
                 if accept(slot) {
                     return Some(slot);
                 }
+            }
+            if !bucket.has_spilled() {
+                break;
             }
         }
         None
@@ -297,101 +342,21 @@ impl Index {
     }
 
     /// How many entries live in their second bucket.
-    pub(super) fn in_second_place(&self, hash_of: impl Fn(u32) -> u64) -> usize {
-        let away = |(at, b): (usize, &Bucket)| {
-            let is_away = |lane: &usize| {
-                b.tag(*lane) != 0 && self.places(hash_of(b.slots[*lane] & SLOT_MASK)).first != at as u32
-            };
-            (0..LANES).filter(is_away).count()
-        };
-        self.buckets.all().iter().enumerate().map(away).sum()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    fn slots(index: &Index, hash: u64) -> BTreeSet<u32> {
-        let mut all = BTreeSet::new();
-        index.view().find(index.places(hash), |slot| {
-            all.insert(slot);
-            false
-        });
-        all
-    }
-
-    /// Word arithmetic against the plain way. Goes red when a carry leaves its lane.
-    #[test]
-    fn tags_are_compared_lane_by_lane() {
-        let interesting = [0, 1, 2, 0x7fff, 0x8000, 0x8001, 0xfffe, 0xffff];
-        let mut seed = 1_u64;
-        for _ in 0..20_000 {
-            let mut bucket = Bucket { tags: [0; 3], slots: [0; LANES] };
-            for lane in 0..LANES {
-                seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-                bucket.set(lane, interesting[(seed >> 61) as usize], lane as u32);
-            }
-            for tag in interesting {
-                let expected: BTreeSet<_> = (0..LANES).filter(|lane| bucket.tag(*lane) == tag).collect();
-                assert_eq!(bucket.lanes(tag).filter(|lane| *lane < LANES).collect::<BTreeSet<_>>(), expected);
-                assert_eq!(bucket.empty_lane().is_some(), (0..LANES).any(|lane| bucket.tag(lane) == 0));
+    ///
+    /// # Panics
+    /// When the buckets' counts of these are wrong.
+    pub(super) fn spilled(&self, hash_of: impl Fn(u32) -> u64) -> usize {
+        let buckets = self.buckets.all();
+        let mut counts = vec![0; buckets.len()];
+        for (at, bucket) in buckets.iter().enumerate() {
+            for lane in (0..LANES).filter(|lane| bucket.tag(*lane) != 0) {
+                let first = self.places(hash_of(bucket.slots[lane] & SLOT_MASK)).first as usize;
+                counts[first] += u64::from(first != at);
             }
         }
-    }
-
-    /// Entries that agree in everything: both buckets fill, the rest is refused, nothing is lost.
-    /// Goes red when a full bucket is written over.
-    #[test]
-    fn the_same_hash_fits_twenty_times() {
-        let hash = 0x1234_5678_9abc_def0;
-        let mut index = Index::new(1_000).unwrap();
-        for slot in 0..30 {
-            assert_eq!(index.insert(index.places(hash), slot, |_| hash), slot < 20);
+        for (bucket, count) in buckets.iter().zip(&counts) {
+            assert_eq!(bucket.tags[2] >> 32, *count, "a wrong count of spilled entries");
         }
-        assert_eq!(slots(&index, hash), (0..20).collect());
-        for slot in 0..20 {
-            assert!(index.remove(index.places(hash), slot));
-            assert!(!index.remove(index.places(hash), slot));
-        }
-        assert_eq!(index.entries(), 0);
-    }
-
-    /// Filled far beyond its design load: displacement finds room and every entry stays findable.
-    /// Goes red when displacement is off (the first refusal comes near 80 %), or moves a wrong entry.
-    #[test]
-    fn displacement_fills_the_index_almost_to_its_last_lane() {
-        let mut index = Index::new(6_500).unwrap();
-        let lanes = index.count * LANES as u32;
-        let hash_of = |slot: u32| {
-            (u64::from(slot) + 1)
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .rotate_left(29)
-                .wrapping_mul(0xd6e8_feb8_6659_fd93)
-        };
-        let mut filled = 0;
-        while index.insert(index.places(hash_of(filled)), filled, hash_of) {
-            filled += 1;
-        }
-        assert!(filled > lanes / 100 * 97, "{filled} of {lanes}");
-        assert_eq!(index.entries(), filled as usize);
-        for slot in 0..filled {
-            assert!(slots(&index, hash_of(slot)).contains(&slot));
-        }
-    }
-
-    /// The two places of an entry differ, so that there is a choice; also in the smallest index.
-    #[test]
-    fn the_two_places_differ() {
-        for capacity in [1, 2, 5, 1_000] {
-            let index = Index::new(capacity).unwrap();
-            for hash in [0, u64::MAX, 1, 1 << 32, 0xffff_ffff, 0xffff_ffff_0000_0000] {
-                let places = index.places(hash);
-                assert_ne!(places.first, places.second);
-                assert!(places.first < index.count && places.second < index.count);
-                assert_ne!(places.tag, 0);
-            }
-        }
+        counts.iter().sum::<u64>() as usize
     }
 }

@@ -8,6 +8,7 @@
 use super::index::Places;
 use super::{SlotId, Table};
 use crate::addr::Key;
+use arrayvec::ArrayVec;
 use std::hint::black_box;
 
 /// Lookups that go through the phases together. Enough for the processor's outstanding misses
@@ -66,20 +67,19 @@ impl Table {
         let sum = places[..n].iter().fold(0, |sum, places| sum ^ index.touch_first(*places));
         black_box(sum);
 
-        // Second buckets, for the few whose first holds no such tag.
-        let mut without = 0;
-        for (places, candidate) in places[..n].iter().zip(&mut candidates) {
-            *candidate = index.first_candidate(*places).unwrap_or(NONE);
-            without += u32::from(*candidate == NONE);
-        }
-        if without > 0 {
-            let none = |(_, candidate): &(&Places, &mut u32)| **candidate == NONE;
-            let pairs = places[..n].iter().zip(&mut candidates).filter(none);
-            let sum = pairs.fold(0, |sum, (places, _)| sum ^ index.touch_second(*places));
-            black_box(sum);
-            for (places, candidate) in places[..n].iter().zip(&mut candidates).filter(none) {
-                *candidate = index.second_candidate(*places).unwrap_or(NONE);
+        // Second buckets, for the few whose first has no such tag and once had no room either.
+        let mut seconds: ArrayVec<u8, GROUP> = ArrayVec::new();
+        for (i, (places, candidate)) in places[..n].iter().zip(&mut candidates).enumerate() {
+            match index.first_candidate(*places) {
+                Some(slot) => *candidate = slot,
+                None if index.has_spilled(*places) => seconds.push(i as u8),
+                None => (),
             }
+        }
+        let second = |i: &u8| places[usize::from(*i)];
+        black_box(seconds.iter().fold(0, |sum, i| sum ^ index.touch_second(second(i))));
+        for i in &seconds {
+            candidates[usize::from(*i)] = index.second_candidate(second(i)).unwrap_or(NONE);
         }
 
         // Hot lines.
