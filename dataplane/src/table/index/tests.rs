@@ -1,6 +1,8 @@
 //! Buckets by themselves: tags, displacement, counts.
 
 use super::*;
+use crate::addr::{Addr, Key};
+use crate::table::TupleHasher;
 use std::collections::BTreeSet;
 
 fn slots(index: &Index, hash: u64) -> BTreeSet<u32> {
@@ -85,5 +87,28 @@ fn the_two_places_differ() {
             assert!(places.first < index.count && places.second < index.count);
             assert_ne!(places.tag, 0);
         }
+    }
+}
+
+/// Steering must not cost the index its evenness: the flows of one shard use all buckets alike, as
+/// first and as second. Goes red when the shard is taken from the bits of either.
+#[test]
+fn the_flows_of_a_shard_use_every_part_of_both_choices() {
+    const PARTS: usize = 16;
+    let index = Index::new(100_000).unwrap();
+    let hasher = TupleHasher::new([3, 4]);
+    for shards in [2, 3, 8] {
+        let mut uses = [[0_u32; PARTS]; 2];
+        let hashes = (0..20_000 * u32::from(shards)).map(|n| {
+            hasher.hash(&Key { low: Addr(u128::from(n) << 40), low_port: n as u16, ..Key::default() })
+        });
+        for hash in hashes.filter(|hash| TupleHasher::shard(*hash, shards) == 0) {
+            let places = index.places(hash);
+            for (uses, at) in uses.iter_mut().zip([places.first, places.second]) {
+                uses[at as usize * PARTS / index.count as usize] += 1;
+            }
+        }
+        // 1,250 are expected; six standard deviations are 212.
+        assert!(uses.as_flattened().iter().all(|n| (1_000..1_500).contains(n)), "{shards}: {uses:?}");
     }
 }
