@@ -44,6 +44,16 @@ pub enum PortError {
         /// Why not.
         what: &'static str,
     },
+    /// Ring sizes that the kernel does not take.
+    #[error("ring sizes rx {rx}, tx {tx}, fill {fill}: each must be a power of two from 64 to 2048")]
+    Rings {
+        /// Receive ring.
+        rx: u32,
+        /// Transmit ring.
+        tx: u32,
+        /// Fill ring.
+        fill: u32,
+    },
     /// Its MTU does not fit into a frame.
     #[error(
         "{name} has an MTU of {mtu}, but frames of {frame_bytes} bytes hold {fits} at most: lower it (`ip link set dev {name} mtu {fits}`) or set larger frames"

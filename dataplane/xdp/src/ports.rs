@@ -59,6 +59,7 @@ impl<P: Pipeline> Ports<P> {
         if let Some((_, other)) = table.open.iter().find(|(_, o)| o.info.ifindex == info.ifindex) {
             return Err(PortError::AlreadyOpen { name: other.info.name.clone() });
         }
+        self.rings.check()?;
         info.check_mtu(self.workers.area().config().frame_bytes)?;
         let program = Program::attach(&info, &table.local)?;
         let moving = self.workers.frames_moving.lock().unwrap_or_else(PoisonError::into_inner);

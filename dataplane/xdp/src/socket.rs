@@ -49,6 +49,25 @@ impl Default for RingSizes {
     }
 }
 
+impl RingSizes {
+    /// Frames that a worker with so many sockets needs for none of them to wait for another: full fill
+    /// and transmit rings, and a batch and a full hand-over ring in its hands.
+    pub fn frames_per_worker(&self, sockets: u32) -> u32 {
+        sockets.max(1).saturating_mul(self.fill.saturating_add(self.tx)).saturating_add(1024)
+    }
+
+    /// Whether the kernel and `afxdp` take them.
+    pub fn check(&self) -> Result<(), PortError> {
+        let possible = |n: u32| n.is_power_of_two() && (64..=RING_MAX).contains(&n);
+        if possible(self.rx) && possible(self.tx) && possible(self.fill) {
+            return Ok(());
+        }
+        Err(PortError::Rings { rx: self.rx, tx: self.tx, fill: self.fill })
+    }
+}
+
+/// Most frames of a ring: what the queues of `afxdp` hold ([`PENDING_LEN`]) with room to spare.
+const RING_MAX: u32 = PENDING_LEN as u32 / 2;
 /// Frames of one kick in copy mode on kernels that cannot be told otherwise (`TX_BATCH_SIZE`).
 const KICK_FRAMES: usize = 32;
 /// Frames that move between pool and fill ring at once, so that its shared lines are touched rarely.
@@ -239,13 +258,13 @@ impl PacketIo for XskQueue {
     }
 
     fn transmit(&mut self, frame: PortFrame) -> Result<(), PortFrame> {
-        if self.tx_lent as usize + self.staged.len() >= (self.tx_size as usize).min(PENDING_LEN - 1) {
+        if self.tx_lent as usize + self.staged.len() >= self.tx_size as usize {
             self.stats.tx_full += 1;
             return Err(frame);
         }
         self.stats.tx_packets += 1;
         self.stats.tx_bytes += frame.data().len() as u64;
-        // There is room: the queue holds PENDING_LEN, and `Wrapping` would push out the oldest.
+        // There is room: the queue holds twice the largest ring, and `Wrapping` would push out the oldest.
         let pushed_out = self.staged.push_back(frame.0);
         debug_assert!(pushed_out.is_none());
         Ok(())

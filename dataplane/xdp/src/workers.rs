@@ -7,7 +7,7 @@ use crate::io::PacketIo;
 use crate::pipeline::Pipeline;
 use crate::stats::{FrameAudit, QueueReport, WorkerStats};
 use crate::sys;
-use crate::worker::{Bell, EventSink, Idle, Links, Parts, Task, Worker};
+use crate::worker::{Bell, EventSink, HANDOVER_RING, Idle, Links, Parts, Task, Worker};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -70,7 +70,7 @@ impl<P: Pipeline, Q: PacketIo> Workers<P, Q> {
         let start_error = |worker| move |source| WorkerError::Start { worker, source };
         let bells: Arc<[Bell]> =
             (0..workers).map(|_| Bell::new()).collect::<Result<Vec<_>, _>>().map_err(start_error(0))?.into();
-        let mut links = Links::mesh(&bells, config.area.frames_per_worker);
+        let mut links = Links::mesh(&bells, config.area.frames_per_worker, HANDOVER_RING);
         let mut handles = Vec::new();
         for (i, (pipeline, pool)) in pipelines.into_iter().zip(pools).enumerate() {
             let index = i as u16;
@@ -257,5 +257,127 @@ impl Drop for EndProcessOnPanic {
             eprintln!("tidegate: worker {} panicked; ending the process (transit stays blocked)", self.0);
             std::process::abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::area::PortFrame;
+    use crate::twin::{TwinQueue, Wire};
+    use crate::worker::{Egress, Queue};
+    use arrayvec::ArrayVec;
+    use tidegate_dataplane::drops::DropReason;
+    use tidegate_dataplane::engine::{BATCH_MAX, Event, Outbox, Verdict};
+    use tidegate_dataplane::route::PortId;
+
+    /// Worker 0 hands everything to worker 1, which sends it by port 1.
+    struct HandOn(u16, Outbox, u64);
+
+    impl Pipeline for HandOn {
+        fn process(&mut self, f: &mut [PortFrame], verdicts: &mut ArrayVec<Verdict, BATCH_MAX>, _: Now) {
+            verdicts.clear();
+            let verdict = if self.0 == 0 { Verdict::Handover(1) } else { Verdict::Transmit(PortId(1)) };
+            verdicts.extend(f.iter().map(|_| verdict));
+        }
+        fn sweep(&mut self, _: Now) {
+            self.2 += 1;
+        }
+        fn outbox(&mut self) -> &mut Outbox {
+            &mut self.1
+        }
+        fn take_events(&mut self, _: &mut dyn FnMut(Event)) {}
+        fn count_drop(&mut self, _: DropReason) {}
+        fn neighbour_failed(&mut self, _: &PortFrame, _: Now) {}
+    }
+
+    fn start(sleep_ms: u32) -> (Workers<HandOn, TwinQueue>, Wire, Wire) {
+        let config = WorkersConfig {
+            area: AreaConfig { workers: 2, frames_per_worker: 64, frame_bytes: 2048 },
+            cpus: vec![0],
+            idle: Idle { spin_us: 0, sleep_ms },
+            start: Instant::now(),
+        };
+        let engines = (0..2).map(|i| HandOn(i, Outbox::default(), 0)).collect();
+        let workers = Workers::<HandOn, TwinQueue>::spawn(&config, engines, |_| Box::new(|_| true)).unwrap();
+        let (inward, outward) = (Wire::new().unwrap(), Wire::new().unwrap());
+        for (worker, wire) in [(0, &inward), (1, &outward)] {
+            let port = PortId(worker as u8);
+            let io = TwinQueue::new(workers.area(), port, wire.clone(), 16);
+            workers
+                .call_worker(worker, move |w, _| {
+                    w.install(vec![Queue { port, queue: 0, io }], port, Egress::Queue(0));
+                })
+                .unwrap();
+        }
+        (workers, inward, outward)
+    }
+
+    // Red when a packet, a hand-over or a command does not wake a sleeper: each sleep lasts an hour.
+    #[test]
+    fn packets_handovers_and_commands_wake_sleepers() {
+        let (workers, inward, outward) = start(3_600_000);
+        for round in 0..200u8 {
+            inward.send(&[round; 60]);
+            while outward.take().is_empty() {
+                std::thread::yield_now();
+            }
+            if round % 16 == 0 {
+                // Long enough that both sleep for certain.
+                std::thread::sleep(Duration::from_millis(3));
+                assert_eq!(workers.call(1, |p, _| p.0).unwrap(), 1);
+            }
+        }
+        let audit = workers.frame_audit().unwrap();
+        assert!(audit.is_whole(), "{audit:?}");
+        let (stats, queues) = workers.stats().unwrap();
+        assert!(stats.iter().all(|s| s.sleeps > 0));
+        assert_eq!((stats[0].handover_out, stats[1].handover_in), (200, 200));
+        assert_eq!(queues.iter().map(|q| q.stats.tx_packets).sum::<u64>(), 200);
+        assert_eq!(workers.stop().len(), 2);
+    }
+
+    // Red when an idle worker does not come round to sweep, or its heartbeat stands still.
+    #[test]
+    fn an_idle_worker_sweeps_and_beats() {
+        let (workers, _inward, _outward) = start(1);
+        let sweeps = || workers.call(0, |p, _| p.2).unwrap();
+        let (swept, beats) = (sweeps(), workers.heartbeats());
+        while sweeps() < swept + 20 || workers.heartbeats()[1] < beats[1] + 10 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    // Red when a command beyond the bound blocks or vanishes instead of being refused.
+    #[test]
+    fn commands_are_bounded() {
+        let (workers, ..) = start(1);
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        workers
+            .send(0, move |_, _| {
+                let _ = held.recv();
+            })
+            .unwrap();
+        let refused = (0..2 * COMMANDS_MAX).find_map(|_| workers.send(0, |_, _| {}).err());
+        assert!(matches!(refused, Some(WorkerError::Busy(0))));
+        drop(hold);
+        assert!(matches!(workers.send(7, |_, _| {}), Err(WorkerError::Stopped(7))));
+    }
+
+    // Red when a number of workers or engines that cannot work is taken.
+    #[test]
+    fn impossible_numbers_of_workers_are_refused() {
+        let config = |workers| WorkersConfig {
+            area: AreaConfig { workers, frames_per_worker: 64, frame_bytes: 2048 },
+            cpus: Vec::new(),
+            idle: Idle::default(),
+            start: Instant::now(),
+        };
+        let spawn = |workers| {
+            Workers::<HandOn, TwinQueue>::spawn(&config(workers), Vec::new(), |_| Box::new(|_| true)).err()
+        };
+        assert!(matches!(spawn(0), Some(WorkerError::Workers(0))));
+        assert!(matches!(spawn(65), Some(WorkerError::Workers(65))));
+        assert!(matches!(spawn(2), Some(WorkerError::Pipelines { pipelines: 0, workers: 2 })));
     }
 }

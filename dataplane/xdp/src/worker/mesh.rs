@@ -77,10 +77,11 @@ impl Bell {
         fence(Ordering::SeqCst);
     }
 
-    /// Ends it.
-    pub(super) fn rise(&self) {
-        if !self.sleeping.swap(false, Ordering::Relaxed) {
-            // Somebody rang: take the mark off the eventfd.
+    /// Ends it. `rang` says that poll found the eventfd readable: only then is its mark taken off, for
+    /// a late ring may still be on its way (it ends the next sleep early, which does no harm).
+    pub(super) fn rise(&self, rang: bool) {
+        self.sleeping.store(false, Ordering::Relaxed);
+        if rang {
             self.wake.clear();
         }
     }
@@ -116,7 +117,7 @@ pub(crate) struct Links {
 
 impl Links {
     /// The rings between `bells.len()` workers.
-    pub(crate) fn mesh(bells: &Arc<[Bell]>, frames_per_worker: u32) -> Vec<Links> {
+    pub(crate) fn mesh(bells: &Arc<[Bell]>, frames_per_worker: u32, handover_ring: usize) -> Vec<Links> {
         let n = bells.len();
         let mut links: Vec<Links> = (0..n)
             .map(|_| Links {
@@ -130,7 +131,7 @@ impl Links {
         for from in 0..n {
             for to in 0..n {
                 let own = from == to;
-                let (p, c) = RingBuffer::new(if own { 1 } else { HANDOVER_RING });
+                let (p, c) = RingBuffer::new(if own { 1 } else { handover_ring });
                 links[from].handover_out.push(p);
                 links[to].handover_in.push(c);
                 let (p, c) = RingBuffer::new(if own { 1 } else { frames_per_worker as usize });

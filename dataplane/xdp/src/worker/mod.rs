@@ -10,8 +10,10 @@
 mod act;
 mod hold;
 mod mesh;
+#[cfg(test)]
+mod tests;
 
-pub(crate) use mesh::{Bell, Links};
+pub(crate) use mesh::{Bell, HANDOVER_RING, Links};
 
 use crate::area::{Area, PortFrame};
 use crate::io::{Batch, PacketIo};
@@ -112,7 +114,7 @@ pub(crate) struct Parts<P, Q> {
 impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
     pub(crate) fn new(parts: Parts<P, Q>) -> Self {
         let Parts { index, area, pipeline, pool, links, tasks, sink, idle } = parts;
-        Worker {
+        let mut worker = Worker {
             index,
             area,
             pipeline,
@@ -135,7 +137,9 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
             spin_us: idle.spin_us,
             polls: Vec::new(),
             stop: false,
-        }
+        };
+        worker.resolve();
+        worker
     }
 
     /// Works until it is told to stop; gives the engine back.
@@ -191,15 +195,17 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         self.next_task = next.ok();
         let passed = self.links.handover_in.iter().any(|ring| !ring.is_empty());
         if self.stop || self.next_task.is_some() || passed {
-            bell.rise();
+            bell.rise(false);
             return false;
         }
         // What is left in a transmit ring, and what waits for a neighbour, is not reported by poll.
         let soon = self.queues.iter().any(|q| q.io.busy());
         let timeout_ms = if soon { 1 } else { self.idle.sleep_ms.max(1) };
         self.stats.sleeps += 1;
+        self.polls[0].revents = 0;
         sys::poll(&mut self.polls, i32::try_from(timeout_ms).unwrap_or(i32::MAX));
-        bell.rise();
+        // The bell is the first of them.
+        bell.rise(self.polls[0].revents != 0);
         true
     }
 
