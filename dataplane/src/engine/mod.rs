@@ -121,6 +121,14 @@ impl Engine {
         })
     }
 
+    /// Makes the session table resident (J14), so that no packet waits for memory.
+    ///
+    /// # Errors
+    /// When the system does not have it.
+    pub fn make_resident(&self) -> Result<(), TableError> {
+        self.table.make_resident()
+    }
+
     /// Puts a policy in force: the next packet, and every packet after it, sees all of it. Live
     /// sessions are judged again at their next packet, or by the sweep within about a second.
     pub fn set_policy(&mut self, policy: Arc<Policy>) {

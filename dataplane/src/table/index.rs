@@ -150,6 +150,11 @@ impl Index {
         self.buckets.bytes()
     }
 
+    /// See [`super::Table::make_resident`].
+    pub(super) fn make_resident(&self) -> Result<(), TableError> {
+        self.buckets.make_resident()
+    }
+
     /// The places of a hash. Buckets come from the upper bits of its halves (multiply and shift,
     /// so any count will do), the tag from their lowest bytes: independent of each other for up to
     /// 2^24 buckets.

@@ -27,6 +27,18 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Lines<T> {
         Ok(Lines { map, element: PhantomData })
     }
 
+    /// Makes all elements resident now. On a kernel that cannot (before Linux 5.14) they become so
+    /// where they are used.
+    pub(super) fn make_resident(&self) -> Result<(), TableError> {
+        #[cfg(target_os = "linux")]
+        if let Err(source) = self.map.advise(memmap2::Advice::PopulateWrite)
+            && source.kind() != std::io::ErrorKind::InvalidInput
+        {
+            return Err(TableError::Memory { bytes: self.bytes(), source });
+        }
+        Ok(())
+    }
+
     /// All elements.
     #[inline]
     pub(super) fn all(&self) -> &[T] {

@@ -85,7 +85,8 @@ pub struct Table {
 impl Table {
     /// A table of `capacity` sessions, whose index is keyed with `hash_key` (random per boot).
     ///
-    /// All memory is reserved here and becomes resident where it is first used, 202 bytes a session.
+    /// All memory is reserved here, 202 bytes a session, and becomes resident where it is first used
+    /// unless [`Table::make_resident`] is called.
     pub fn try_new(capacity: u32, hash_key: [u64; 2]) -> Result<Self, TableError> {
         if capacity == 0 || capacity > CAPACITY_MAX {
             return Err(TableError::Capacity(capacity));
@@ -109,6 +110,14 @@ impl Table {
     /// When the capacity is out of range or the memory is refused.
     pub fn new(capacity: u32, hash_key: [u64; 2]) -> Self {
         Self::try_new(capacity, hash_key).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Makes the whole table resident (J14: it is allocated at start): no packet waits for the
+    /// kernel to find and clear a page, and memory that is not there shows now, not under load.
+    pub fn make_resident(&self) -> Result<(), TableError> {
+        self.index.make_resident()?;
+        self.hot.make_resident()?;
+        self.cold.make_resident()
     }
 
     /// How many sessions fit.

@@ -345,3 +345,24 @@ fn a_session_costs_at_most_224_bytes() {
     let table = Table::new(1_000_000, HASH_KEY);
     assert!(table.reserved_bytes() / 1_000_000 <= 210);
 }
+
+/// Pages of this process that are resident.
+#[cfg(target_os = "linux")]
+fn resident_pages() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// J14, "allocated at start": 50 MB become resident, and nothing that was in the table changes.
+/// Goes red when pages are left to be found under load (on a kernel that can do it now).
+#[test]
+#[cfg(target_os = "linux")]
+fn j14_a_resident_table_needs_no_more_memory_when_it_fills() {
+    let mut table = Table::new(262_144, HASH_KEY);
+    let slot = insert(&mut table, &key(5)).unwrap();
+    let before = resident_pages();
+    table.make_resident().unwrap();
+    assert!(resident_pages() - before > 40_000_000 / 4096);
+    assert_eq!(find(&table, &key(5)), Some(slot));
+    check_integrity(&table);
+}

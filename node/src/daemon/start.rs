@@ -185,9 +185,11 @@ fn start_workers(
             boot,
             icmp_errors_per_s: (ICMP_ERRORS_PER_S / shards).max(1),
         };
-        let mut engine = Engine::new(engine, routes.clone()).map_err(|e| {
+        let no_memory = |e| {
             Failure::error(format!("cannot allocate the session table: {e}\n  help: lower `table.capacity`"))
-        })?;
+        };
+        let mut engine = Engine::new(engine, routes.clone()).map_err(no_memory)?;
+        engine.make_resident().map_err(no_memory)?;
         engine.set_policy(in_force.policy.clone());
         Ok(engine)
     });
