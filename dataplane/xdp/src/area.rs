@@ -165,6 +165,12 @@ impl Area {
         (self.number(frame) / self.config.frames_per_worker) as u16
     }
 
+    /// The numbers of the frames of a worker's pool.
+    pub(crate) fn frames_of(&self, worker: u16) -> std::ops::Range<u32> {
+        let first = u32::from(worker) * self.config.frames_per_worker;
+        first..first + self.config.frames_per_worker
+    }
+
     /// The number of a frame: its place in the area.
     #[inline]
     pub(crate) fn number(&self, frame: &PortFrame) -> u32 {

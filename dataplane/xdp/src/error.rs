@@ -44,6 +44,28 @@ pub enum PortError {
         /// Why not.
         what: &'static str,
     },
+    /// More receive queues than the XDP program's table of sockets has places.
+    #[error(
+        "{name} has {queues} receive queues, {most} at most are possible: `ethtool -L {name} combined {most}`"
+    )]
+    Queues {
+        /// Interface.
+        name: String,
+        /// How many it has.
+        queues: u32,
+        /// How many are possible.
+        most: u32,
+    },
+    /// More addresses than the XDP program has places for.
+    #[error(
+        "this node has {count} local addresses of one family; the XDP program passes {most} at most to the kernel"
+    )]
+    Addresses {
+        /// How many.
+        count: usize,
+        /// How many are possible.
+        most: usize,
+    },
     /// Ring sizes that the kernel does not take.
     #[error("ring sizes rx {rx}, tx {tx}, fill {fill}: each must be a power of two from 64 to 2048")]
     Rings {
@@ -105,7 +127,7 @@ pub enum PortError {
         source: io::Error,
     },
     /// The socket was refused.
-    #[error("cannot bind an AF_XDP socket to {name} queue {queue}: {source}{advice}", advice = capability_advice(is_permission(source)))]
+    #[error("cannot bind an AF_XDP socket to {name} queue {queue}: {source}{advice}", advice = socket_advice(source))]
     Socket {
         /// Interface.
         name: String,
@@ -171,6 +193,14 @@ pub enum WorkerError {
 
 fn is_permission(e: &io::Error) -> bool {
     matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+}
+
+fn socket_advice(e: &io::Error) -> &'static str {
+    if e.raw_os_error() == Some(libc::EBUSY) {
+        "\nAnother process has an AF_XDP socket on that queue (`ss --xdp -p` shows it); end it"
+    } else {
+        capability_advice(is_permission(e))
+    }
 }
 
 fn capability_advice(permission: bool) -> &'static str {

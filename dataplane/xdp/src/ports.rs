@@ -10,7 +10,7 @@ use crate::area::PortFrame;
 use crate::error::{PortError, WorkerError};
 use crate::pipeline::Pipeline;
 use crate::port::{PortInfo, PortSpec};
-use crate::program::Program;
+use crate::program::{Program, QUEUES_MAX};
 use crate::socket::{RingSizes, XskQueue};
 use crate::stats::{FrameAudit, PortStats, QueueReport, QueueStats};
 use crate::worker::{Egress, Queue};
@@ -60,6 +60,9 @@ impl<P: Pipeline> Ports<P> {
             return Err(PortError::AlreadyOpen { name: other.info.name.clone() });
         }
         self.rings.check()?;
+        if info.rx_queues > QUEUES_MAX {
+            return Err(PortError::Queues { name: info.name, queues: info.rx_queues, most: QUEUES_MAX });
+        }
         info.check_mtu(self.workers.area().config().frame_bytes)?;
         let program = Program::attach(&info, &table.local)?;
         let moving = self.workers.frames_moving.lock().unwrap_or_else(PoisonError::into_inner);

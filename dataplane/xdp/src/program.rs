@@ -10,10 +10,12 @@ use crate::error::PortError;
 use crate::netlink::{self, Attached, XdpMode};
 use crate::port::PortInfo;
 use crate::stats::ProgramStats;
+use crate::sys;
 use aya::maps::{HashMap, MapData, PerCpuArray};
 use aya::programs::Xdp;
 use aya::{Ebpf, EbpfLoader};
 use std::collections::BTreeSet;
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -21,8 +23,13 @@ use std::os::fd::AsFd;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tidegate.bpf.o"));
 /// Its one program, by which a leftover is known as ours.
 const PROGRAM: &str = "tidegate_xdp";
+/// Receive queues that its table of sockets has places for (`QUEUES_MAX` there).
+pub const QUEUES_MAX: u32 = 64;
 /// Most addresses of this node that the program knows (`LOCAL_MAX` there).
 pub const LOCAL_ADDRESSES_MAX: usize = 1024;
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
 
 /// Order of the program's `enum counter`.
 #[derive(Clone, Copy)]
@@ -47,12 +54,31 @@ impl Program {
     /// a leftover.
     pub fn attach(port: &PortInfo, local: &BTreeSet<IpAddr>) -> Result<Program, PortError> {
         let leftover = leftover(port)?;
+        let mut program = Program::load(local)?;
+        program.mode = program.put(port, leftover)?;
+        Ok(program)
+    }
+
+    /// Loads a program without putting it anywhere.
+    pub fn load(local: &BTreeSet<IpAddr>) -> Result<Program, PortError> {
         let mut bpf = EbpfLoader::new().load(OBJECT).map_err(|e| load_error(&e))?;
         load(&mut bpf)?;
         let mut program = Program { bpf, mode: XdpMode::Driver, local: BTreeSet::new() };
         program.set_local(local)?;
-        program.mode = program.put(port, leftover)?;
         Ok(program)
+    }
+
+    /// Has the kernel run the program on a frame that came from nowhere (`BPF_PROG_TEST_RUN`); whether
+    /// it would pass it to the kernel's stack. There is no socket on such a run, so everything else is
+    /// dropped. Counts as any frame does.
+    pub fn would_pass(&self, frame: &[u8]) -> io::Result<bool> {
+        let program = self.program().ok_or_else(|| io::Error::other("no program"))?;
+        let fd = program.fd().map_err(io::Error::other)?;
+        match sys::run_xdp(fd.as_fd(), frame)? {
+            XDP_PASS => Ok(true),
+            XDP_DROP => Ok(false),
+            other => Err(io::Error::other(format!("the XDP program answered {other}"))),
+        }
     }
 
     /// How it is attached.
@@ -60,24 +86,29 @@ impl Program {
         self.mode
     }
 
-    /// Replaces the set of this node's addresses. New ones first, so that none is missing meanwhile.
-    /// What goes beyond [`LOCAL_ADDRESSES_MAX`] of a family is an error.
+    /// Replaces the set of this node's addresses. New ones first, so that none is missing meanwhile,
+    /// unless both together would not fit. More than [`LOCAL_ADDRESSES_MAX`] of a family are refused as
+    /// a whole.
     pub fn set_local(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<(), PortError> {
+        let v4 = addresses.iter().filter(|a| a.is_ipv4()).count();
+        let most = v4.max(addresses.len() - v4);
+        if most > LOCAL_ADDRESSES_MAX {
+            return Err(PortError::Addresses { count: most, most: LOCAL_ADDRESSES_MAX });
+        }
         let added: Vec<IpAddr> = addresses.difference(&self.local).copied().collect();
         let removed: Vec<IpAddr> = self.local.difference(addresses).copied().collect();
-        for address in removed.iter().filter(|_| addresses.len() >= LOCAL_ADDRESSES_MAX) {
-            self.change(*address, false)?;
+        let first_add = self.local.len() + added.len() <= LOCAL_ADDRESSES_MAX;
+        let (add, remove) = ((added, true), (removed, false));
+        let order = if first_add { [add, remove] } else { [remove, add] };
+        for (list, present) in order {
+            for address in list {
+                self.change(address, present)?;
+            }
         }
-        for address in &added {
-            self.change(*address, true)?;
-        }
-        for address in &removed {
-            self.change(*address, false)?;
-        }
-        self.local.clone_from(addresses);
         Ok(())
     }
 
+    /// Changes one address in the program's map, and then in what is known to be there.
     fn change(&mut self, address: IpAddr, present: bool) -> Result<(), PortError> {
         let result = match address {
             IpAddr::V4(v4) => {
@@ -89,7 +120,7 @@ impl Program {
                 if present { map.insert(v6.octets(), 1, 0) } else { map.remove(&v6.octets()) }
             }
         };
-        match result {
+        let result = match result {
             Err(aya::maps::MapError::KeyNotFound) if !present => Ok(()),
             Err(aya::maps::MapError::SyscallError(e))
                 if !present && e.io_error.raw_os_error() == Some(libc::ENOENT) =>
@@ -98,9 +129,16 @@ impl Program {
             }
             other => other.map_err(|e| PortError::Kernel {
                 what: format!("cannot tell the XDP program about the local address {address}"),
-                source: std::io::Error::other(e),
+                source: io::Error::other(e),
             }),
-        }
+        };
+        result.map(|()| {
+            if present {
+                self.local.insert(address);
+            } else {
+                self.local.remove(&address);
+            }
+        })
     }
 
     fn map<'a, T>(&'a mut self, name: &'static str) -> Result<T, PortError>
@@ -219,7 +257,7 @@ fn load_error(e: &(dyn std::error::Error + 'static)) -> PortError {
         if !reason.contains(&text) {
             reason = format!("{reason}: {text}");
         }
-        if let Some(io) = e.downcast_ref::<std::io::Error>() {
+        if let Some(io) = e.downcast_ref::<io::Error>() {
             permission |= matches!(io.raw_os_error(), Some(libc::EPERM | libc::EACCES));
         }
         source = e.source();

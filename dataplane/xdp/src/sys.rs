@@ -148,6 +148,45 @@ pub(crate) fn set_cloexec(fd: RawFd) -> io::Result<()> {
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Runs an XDP program on a frame (`BPF_PROG_TEST_RUN`) and returns its answer.
+pub(crate) fn run_xdp(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    /// The `test` member of `union bpf_attr`.
+    #[repr(C)]
+    #[derive(Default)]
+    struct TestRun {
+        program: u32,
+        answer: u32,
+        size_in: u32,
+        size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        context_size_in: u32,
+        context_size_out: u32,
+        context_in: u64,
+        context_out: u64,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        padding: u32,
+    }
+    const BPF_PROG_TEST_RUN: libc::c_long = 10;
+    let mut run = TestRun {
+        program: program.as_raw_fd() as u32,
+        size_in: u32::try_from(frame.len()).map_err(io::Error::other)?,
+        data_in: frame.as_ptr() as u64,
+        ..TestRun::default()
+    };
+    // SAFETY: `run` is laid out as the kernel reads it, with zeros beyond what is used; the kernel reads
+    // `size_in` bytes at `data_in`, which is `frame`, and writes into `run` alone, for there is no
+    // output buffer.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, std::ptr::from_mut(&mut run), size_of::<TestRun>())
+    };
+    if ret == 0 { Ok(run.answer) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The descriptors of this process that are AF_XDP sockets.
 pub(crate) fn xdp_sockets() -> io::Result<BTreeSet<RawFd>> {
     let mut found = BTreeSet::new();

@@ -158,7 +158,9 @@ impl<P: Pipeline, Q: PacketIo> Workers<P, Q> {
         Ok(all)
     }
 
-    /// Counts all frames while every worker stands still (some tens of microseconds).
+    /// Counts all frames while every worker stands still, for a fraction of a millisecond: right after a
+    /// port was closed or when an operator asks. For numbers that are read all the time,
+    /// [`WorkerStats`] has them without a stop.
     pub fn frame_audit(&self) -> Result<FrameAudit, WorkerError> {
         let _moving = self.frames_moving.lock().unwrap_or_else(PoisonError::into_inner);
         self.audit_now()

@@ -150,12 +150,11 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
 
     /// Takes a frame home: into the pool, or back to the worker whose it is.
     pub(crate) fn free(&mut self, frame: PortFrame) {
-        let home = self.area.home(&frame);
-        if home == self.index {
+        if self.own.contains(&self.area.number(&frame)) {
             self.pool.push(frame);
             return;
         }
-        let home = usize::from(home);
+        let home = usize::from(self.area.home(&frame));
         match self.links.return_out[home].push(frame) {
             Ok(()) => self.links.bells[home].ring_if_short(),
             // Cannot be: the ring has a place for each frame of that home. A frame that stays here is

@@ -77,10 +77,12 @@ pub(crate) struct Worker<P, Q> {
     pub(crate) area: Arc<Area>,
     pub(crate) pipeline: P,
     pub(crate) pool: Vec<PortFrame>,
+    /// Numbers of its own frames.
+    own: std::ops::Range<u32>,
     queues: Vec<Queue<Q>>,
     egress: [Egress; PORTS_MAX],
     /// `egress` resolved to a place in `queues`.
-    place: [u8; PORTS_MAX],
+    place: [u16; PORTS_MAX],
     links: Links,
     /// Workers that were handed something in this pass.
     touched: u64,
@@ -114,8 +116,10 @@ pub(crate) struct Parts<P, Q> {
 impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
     pub(crate) fn new(parts: Parts<P, Q>) -> Self {
         let Parts { index, area, pipeline, pool, links, tasks, sink, idle } = parts;
+        let own = area.frames_of(index);
         let mut worker = Worker {
             index,
+            own,
             area,
             pipeline,
             pool,
@@ -270,7 +274,7 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
             if let Egress::Queue(queue) = *egress {
                 let place =
                     self.queues.iter().position(|q| usize::from(q.port.0) == port && q.queue == queue);
-                match place.and_then(|p| u8::try_from(p).ok()) {
+                match place.and_then(|p| u16::try_from(p).ok()) {
                     Some(place) => self.place[port] = place,
                     None => *egress = Egress::None,
                 }
