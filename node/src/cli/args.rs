@@ -7,7 +7,13 @@ use std::path::PathBuf;
 
 /// A session-aware firewall node: run it, look into it, change its policy.
 #[derive(Parser, Debug)]
-#[command(name = "tidegate", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    name = "tidegate",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
 #[command(after_help = "\
 Examples:
   tidegate run --config /etc/tidegate/node.toml   start the node in the foreground

@@ -11,3 +11,6 @@ pub(crate) mod view;
 pub use routes::{control_router, metrics_router};
 pub use serve::{Listener, serve};
 pub use socket::{ControlSocket, SocketError};
+
+#[cfg(test)]
+mod tests;

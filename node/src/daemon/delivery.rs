@@ -105,14 +105,12 @@ async fn retry(worker: u16, what: &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::workers::twin::Twin;
     use super::*;
+    use crate::daemon::twin::Twin;
     use tidegate_dataplane::names::Names;
 
     fn policy(revision: u32) -> Arc<Policy> {
-        let text =
-            "[[zone]]\nname = \"a\"\n[[rule]]\nname = \"r\"\nfrom = \"a\"\nto = \"a\"\naction = \"permit\"\n";
-        let report = tidegate_dataplane::policy::check(text, "p");
+        let report = tidegate_dataplane::policy::check(crate::daemon::twin::POLICY, "p");
         let file = report.file.unwrap_or_else(|| panic!("{:?}", report.errors));
         Arc::new(tidegate_dataplane::policy::compile(&file, revision, &mut Names::default()).unwrap())
     }

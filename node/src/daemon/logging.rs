@@ -13,8 +13,11 @@ pub(super) fn start(level: LogLevel, format: LogFormat) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    // The libraries below speak of every packet at debug; only their warnings are of use here.
-    let filter = EnvFilter::builder().parse_lossy(format!("warn,tidegate={level},tidegate_xdp={level}"));
+    // Of the libraries only warnings are of use; the netlink ones warn of every attribute that is newer
+    // than they are, with each message.
+    let filter = EnvFilter::builder().parse_lossy(format!(
+        "warn,netlink_packet_route=error,netlink_proto=error,tidegate={level},tidegate_xdp={level}"
+    ));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match format {
         LogFormat::Text => builder.with_ansi(false).try_init(),

@@ -17,6 +17,8 @@ pub mod policy;
 pub mod ports;
 mod start;
 mod supervise;
+#[cfg(test)]
+pub(crate) mod twin;
 pub mod workers;
 
 pub use start::run;

@@ -9,6 +9,7 @@ use crate::netlink::{MirrorHandle, PortState, Update};
 use dashmap::DashMap;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_dataplane::route::PortId;
@@ -121,7 +122,11 @@ impl PortKeeper {
             return true;
         }
         let (index, name) = (link.index, link.name.clone());
-        match self.blocking(move |ports| ports.open(id, &name, index)).await {
+        let opened = self.blocking(move |ports| {
+            crate::netlink::quicken(Path::new("/proc/sys/net"), &name);
+            ports.open(id, &name, index)
+        });
+        match opened.await {
             Ok(queues) => {
                 tracing::info!(port = id.0, interface = link.name, ifindex = index, queues, "port opened");
                 self.note(id, PortRuntime { open: Some(index), queues, problem: None });

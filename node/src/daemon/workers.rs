@@ -110,70 +110,9 @@ impl Workers {
 }
 
 #[cfg(test)]
-pub(crate) mod twin {
-    //! A worker as a plain thread with a real engine and no packets.
-
-    use super::*;
-    use std::sync::mpsc;
-    use tidegate_dataplane::engine::EngineConfig;
-    use tidegate_dataplane::route::Snapshot;
-
-    pub(crate) struct Twin {
-        pub(crate) senders: Vec<mpsc::SyncSender<Command>>,
-    }
-
-    impl Twin {
-        /// Workers with engines of that capacity each; `hung` ones never run a command.
-        pub(crate) fn start(workers: u16, capacity: u32, hung: &[u16]) -> Twin {
-            let start = std::time::Instant::now();
-            let senders = (0..workers)
-                .map(|shard| {
-                    let (sender, receiver) = mpsc::sync_channel::<Command>(8);
-                    let hung = hung.contains(&shard);
-                    let config = EngineConfig {
-                        shard,
-                        shards: workers,
-                        capacity,
-                        hash_key: [1, 2],
-                        node_id: 1,
-                        boot: 1,
-                        icmp_errors_per_s: 100,
-                    };
-                    let mut engine = Engine::new(config, Arc::new(Snapshot::empty())).unwrap();
-                    std::thread::spawn(move || {
-                        if hung {
-                            // Holds the queue open without ever looking into it.
-                            std::thread::sleep(Duration::from_secs(60));
-                        }
-                        for command in receiver {
-                            command(&mut engine, Now(start.elapsed().as_millis() as u64));
-                        }
-                    });
-                    sender
-                })
-                .collect();
-            Twin { senders }
-        }
-    }
-
-    impl CommandSink for Twin {
-        fn count(&self) -> u16 {
-            self.senders.len() as u16
-        }
-
-        fn submit(&self, worker: u16, command: Command) -> Result<(), Refused> {
-            self.senders[usize::from(worker)].try_send(command).map_err(|e| match e {
-                mpsc::TrySendError::Full(_) => Refused::Busy,
-                mpsc::TrySendError::Disconnected(_) => Refused::Stopped,
-            })
-        }
-    }
-}
-
-#[cfg(test)]
 mod tests {
-    use super::twin::Twin;
     use super::*;
+    use crate::daemon::twin::Twin;
 
     #[tokio::test]
     async fn a_hung_worker_is_named_and_the_others_answer() {

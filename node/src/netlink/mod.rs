@@ -11,10 +11,12 @@
 mod derive;
 mod kernel;
 mod mirror;
+mod quicken;
 mod read;
 mod resolver;
 
 pub use derive::{Derived, PortBinding, PortState, derive, snapshot};
 pub use kernel::{Hop, Kernel, KernelRoute, Link, LinkAddress, Neighbour, RouteKind};
 pub use mirror::{Mirror, MirrorHandle, MirrorStatus, Update};
+pub use quicken::quicken;
 pub use resolver::{Resolver, ResolverStats};

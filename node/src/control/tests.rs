@@ -1,0 +1,164 @@
+//! The control socket with real engines behind it and the real client before it.
+
+use super::*;
+use crate::api::*;
+use crate::client::{Client, with_query};
+use crate::daemon::metrics::Metrics;
+use crate::daemon::twin;
+use crate::exit::Exit;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+struct Rig {
+    client: Client,
+    dir: PathBuf,
+    _tasks: JoinSet<()>,
+    _stop: watch::Sender<bool>,
+    _socket: ControlSocket,
+}
+
+impl std::ops::Drop for Rig {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn rig(name: &str, workers: u16, capacity: u32, flows: u32, hung: &[u16]) -> Rig {
+    let dir = twin::folder(name);
+    let (node, mut tasks) = twin::node(&dir, workers, capacity, hung);
+    if flows > 0 {
+        twin::fill(&node, flows).await;
+    }
+    let path = dir.join("control.sock");
+    let mut socket = ControlSocket::bind(&path).unwrap();
+    let listener = tokio::net::UnixListener::from_std(socket.take_listener().unwrap()).unwrap();
+    let (stop, stopping) = watch::channel(false);
+    let router = control_router(node, Arc::new(Metrics::default()));
+    tasks.spawn(serve(Listener::Control(listener), router, stopping));
+    Rig { client: Client::new(path), dir, _tasks: tasks, _stop: stop, _socket: socket }
+}
+
+async fn list(rig: &Rig, query: &SessionQuery) -> (Vec<Session>, ListEnd) {
+    let mut lines = rig.client.lines(&with_query("/v1/sessions", query).unwrap()).await.unwrap();
+    let mut sessions = Vec::new();
+    loop {
+        match serde_json::from_slice(&lines.next().await.unwrap().expect("cut off")).unwrap() {
+            ListLine::Session(s) => sessions.push(*s),
+            ListLine::End(end) => return (sessions, end),
+        }
+    }
+}
+
+fn query(change: impl FnOnce(&mut SessionQuery)) -> SessionQuery {
+    let mut q = SessionQuery::default();
+    change(&mut q);
+    q
+}
+
+#[tokio::test]
+async fn j11_every_session_is_listed_once_across_slices_and_workers() {
+    // Lose a slice's cursor, a worker or the last chunk and ids are missing; restart one and they repeat.
+    let rig = rig("list", 2, 20_000, 9_000, &[]).await;
+    let (sessions, end) = list(&rig, &SessionQuery::default()).await;
+    let mut ids: Vec<_> = sessions.iter().map(|s| s.id.clone()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!((ids.len(), end.listed, end.unanswered_workers.len()), (9_000, 9_000, 0));
+    assert!(sessions.iter().any(|s| s.worker == 0) && sessions.iter().any(|s| s.worker == 1));
+    let (few, end) = list(&rig, &query(|q| q.limit = Some(1_500))).await;
+    assert_eq!((few.len(), end.listed), (1_500, 1_500));
+}
+
+#[tokio::test]
+async fn j11_a_session_shows_both_wings_its_timeout_and_what_set_it() {
+    // Swap the wings, drop a name, or take milliseconds for seconds and a field differs.
+    let rig = rig("show", 1, 1_000, 3, &[]).await;
+    let (found, _) = list(&rig, &query(|q| q.source_port = Some("1025".into()))).await;
+    assert_eq!(found.len(), 1);
+    let query = query(|q| q.id = Some(found[0].id.clone()));
+    let s: Session = rig.client.get(&with_query("/v1/session", &query).unwrap()).await.unwrap();
+    assert_eq!((s.protocol.as_str(), s.protocol_number, s.state.as_str()), ("udp", 17, "one_way"));
+    assert_eq!((s.from_zone.as_str(), s.to_zone.as_str()), ("outside", "inside"));
+    assert_eq!((s.policy.as_str(), s.application.as_deref()), ("outside/inside/in", Some("dns")));
+    assert_eq!((s.forward.source.as_str(), s.forward.source_port), ("10.0.1.2", Some(1025)));
+    assert_eq!((s.reply.source.as_str(), s.reply.source_port), ("10.1.0.2", Some(53)));
+    assert_eq!(
+        (s.forward.ingress_port.as_deref(), s.forward.egress_port.as_deref()),
+        (Some("outside"), Some("inside"))
+    );
+    assert_eq!((s.forward.packets, s.forward.bytes, s.reply.packets), (1, 28, 0));
+    assert_eq!(s.timeout_s, Some(60.0));
+    assert!(s.remaining_s.unwrap() <= 60.0 && s.remaining_s.unwrap() > 0.0);
+    assert!(s.forward.tcp.is_none());
+}
+
+#[tokio::test]
+async fn j10_clear_takes_what_the_filter_means_and_nothing_else() {
+    // Ignore the filter, or the preview flag, and the counts differ.
+    let rig = rig("clear", 2, 1_000, 100, &[]).await;
+    let some = query(|q| q.source_port = Some("1024-1033".into()));
+    let own = Some(["10.0.1.2", "1024", "10.1.0.2", "53"].map(str::to_owned));
+    let ask = ClearRequest { query: some.clone(), preview: true, own_connection: own };
+    let preview: ClearReply = rig.client.post("/v1/sessions/clear", &ask).await.unwrap();
+    // Not TCP, so it cannot be an SSH connection.
+    assert_eq!((preview.cleared, preview.own_connection), (10, None));
+    let ask = ClearRequest { query: some, ..ClearRequest::default() };
+    let reply: ClearReply = rig.client.post("/v1/sessions/clear", &ask).await.unwrap();
+    assert_eq!(reply.cleared, 10);
+    assert_eq!(list(&rig, &SessionQuery::default()).await.1.listed, 90);
+    let summary: SessionSummary = rig.client.get("/v1/sessions/summary").await.unwrap();
+    assert_eq!((summary.in_use, summary.created, summary.ended["cleared"]), (90, 100, 10));
+    assert_eq!((summary.maximum, summary.by_protocol["udp"], summary.by_state["one_way"]), (2_000, 90, 90));
+}
+
+#[tokio::test]
+async fn a_reload_with_errors_changes_nothing_and_says_what_is_wrong() {
+    // Swap before checking and the revision moves; lose the findings and the operator sees nothing.
+    let rig = rig("reload", 1, 1_000, 1, &[]).await;
+    let file = rig.dir.join("policy.toml");
+    std::fs::write(&file, format!("{}\nnonsense = 1\n", twin::POLICY)).unwrap();
+    let failed = rig.client.post::<PolicyReload>("/v1/policy/reload", &()).await.unwrap_err();
+    assert_eq!(failed.exit, Exit::Usage);
+    assert!(failed.message.contains("policy.toml:") && failed.message.contains("nonsense"), "{failed}");
+    let shown: PolicyShow = rig.client.get("/v1/policy").await.unwrap();
+    assert_eq!((shown.revision, shown.rules[0].hits), (1, 1));
+}
+
+#[tokio::test]
+async fn hung_workers_are_named_and_the_rest_answers() {
+    // Wait without a bound and this never ends; leave the worker out in silence and the sums lie.
+    let rig = rig("hung", 2, 1_000, 0, &[1]).await;
+    let drops: Drops = rig.client.get("/v1/drops").await.unwrap();
+    assert_eq!(drops.unanswered_workers, [1]);
+    assert_eq!(drops.reasons.len(), tidegate_dataplane::drops::DROP_REASONS);
+    let status: Status = rig.client.get("/v1/status").await.unwrap();
+    assert_eq!((status.workers_alive, status.workers_started), (1, 2));
+    assert!(status.degraded.iter().any(|d| d.contains("worker 1")), "{:?}", status.degraded);
+    let livez = rig.client.get::<Probe>("/livez").await.unwrap_err();
+    assert!(livez.message.contains("503"), "{livez}");
+}
+
+#[tokio::test]
+async fn metrics_are_rendered_with_help_and_values() {
+    // An undeclared name panics in a debug build; a metric that is not set has no line.
+    let rig = rig("metrics", 1, 1_000, 5, &[]).await;
+    let text = rig.client.text("/metrics").await.unwrap();
+    assert!(text.contains("tidegate_table_in_use_sessions{worker=\"0\"} 5"), "{text}");
+    assert!(text.contains("# HELP tidegate_sessions_failed_total "), "{text}");
+    assert!(text.contains("tidegate_dropped_packets_total{reason=\"table_full\"} 0"), "{text}");
+}
+
+#[tokio::test]
+async fn requests_are_bounded_and_unknown_ones_refused() {
+    // Without the limit a client could make the daemon hold any body; without deny_unknown_fields a
+    // misspelt filter would clear everything.
+    let rig = rig("bounds", 1, 1_000, 0, &[]).await;
+    let big = serde_json::json!({ "query": { "id": "x".repeat(100_000) } });
+    assert!(rig.client.post::<ClearReply>("/v1/sessions/clear", &big).await.is_err());
+    let misspelt = serde_json::json!({ "query": { "protokoll": "tcp" } });
+    assert!(rig.client.post::<ClearReply>("/v1/sessions/clear", &misspelt).await.is_err());
+    assert!(rig.client.get::<Status>("/v1/nothing").await.is_err());
+    assert!(rig.client.text("/v1/sessions?protokoll=tcp").await.is_err());
+}

@@ -1,0 +1,234 @@
+//! A node for tests: real engines with real sessions on plain threads, no interface, no kernel.
+
+use super::dataplane::{DataplaneNumbers, Ports};
+use super::delivery::Delivery;
+use super::events::Events;
+use super::node::Node;
+use super::policy::PolicyStore;
+use super::workers::{Command, CommandSink, Refused, Workers};
+use crate::config;
+use crate::netlink::{Mirror, Resolver};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+use tidegate_dataplane::addr::{Addr, Mac};
+use tidegate_dataplane::engine::{BATCH_MAX, Engine, EngineConfig, Frame};
+use tidegate_dataplane::names::ZoneId;
+use tidegate_dataplane::route::{NextHop, PortId, PortInfo, Route, Snapshot, SnapshotBuilder};
+use tidegate_dataplane::time::Now;
+use tokio::task::JoinSet;
+
+/// Everything from outside to inside is permitted.
+pub(crate) const POLICY: &str = r#"
+[[zone]]
+name = "outside"
+[[zone]]
+name = "inside"
+[[rule]]
+name = "in"
+from = "outside"
+to = "inside"
+source = ["any"]
+destination = ["any"]
+application = ["any"]
+action = "permit"
+"#;
+
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+
+/// Workers as plain threads.
+pub(crate) struct Twin {
+    senders: Vec<mpsc::SyncSender<Command>>,
+}
+
+impl Twin {
+    /// Workers with engines of that capacity each; `hung` ones never run a command.
+    pub(crate) fn start(workers: u16, capacity: u32, hung: &[u16]) -> Twin {
+        let start = Instant::now();
+        let senders = (0..workers)
+            .map(|shard| {
+                let (sender, receiver) = mpsc::sync_channel::<Command>(8);
+                let hung = hung.contains(&shard);
+                let (hash_key, boot) = ([1, 2], 1);
+                let config = EngineConfig {
+                    shard,
+                    shards: workers,
+                    capacity,
+                    hash_key,
+                    node_id: 1,
+                    boot,
+                    icmp_errors_per_s: 100,
+                };
+                let mut engine = Engine::new(config, Arc::new(snapshot())).unwrap();
+                std::thread::spawn(move || {
+                    if hung {
+                        // Holds the queue open without ever looking into it.
+                        std::thread::sleep(Duration::from_secs(60));
+                    }
+                    for command in receiver {
+                        command(&mut engine, Now(start.elapsed().as_millis() as u64));
+                    }
+                });
+                sender
+            })
+            .collect();
+        Twin { senders }
+    }
+}
+
+impl CommandSink for Twin {
+    fn count(&self) -> u16 {
+        self.senders.len() as u16
+    }
+
+    fn submit(&self, worker: u16, command: Command) -> Result<(), Refused> {
+        self.senders[usize::from(worker)].try_send(command).map_err(|e| match e {
+            mpsc::TrySendError::Full(_) => Refused::Busy,
+            mpsc::TrySendError::Disconnected(_) => Refused::Stopped,
+        })
+    }
+}
+
+/// Ports that count nothing and always open.
+struct NoPorts;
+
+impl Ports for NoPorts {
+    fn open(&self, _: PortId, _: &str, _: u32) -> Result<u16, String> {
+        Ok(1)
+    }
+    fn close(&self, _: PortId) -> Result<(), String> {
+        Ok(())
+    }
+    fn set_local(&self, _: BTreeSet<IpAddr>) -> Result<(), String> {
+        Ok(())
+    }
+    fn is_sound(&self, _: PortId) -> bool {
+        true
+    }
+    fn numbers(&self) -> Result<DataplaneNumbers, String> {
+        Ok(DataplaneNumbers::default())
+    }
+}
+
+/// A folder of its own for a test, empty.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("tidegate-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// A node with two ports whose policy is [`POLICY`], in `dir`.
+pub(crate) fn node(dir: &Path, workers: u16, capacity: u32, hung: &[u16]) -> (Arc<Node>, JoinSet<()>) {
+    std::fs::write(dir.join("policy.toml"), POLICY).unwrap();
+    let text = "policy = \"policy.toml\"\n[node]\nname = \"n1\"\n[[port]]\nname = \"outside\"\nzone = \"outside\"\n\
+                interface = \"tg-none0\"\n[[port]]\nname = \"inside\"\nzone = \"inside\"\ninterface = \"tg-none1\"\n";
+    let config = config::parse(&dir.join("node.toml"), text.to_owned()).unwrap();
+    let policy = Arc::new(PolicyStore::new(config.policy.clone()));
+    let in_force = policy.load().unwrap();
+    let (_, mirror) = Mirror::new(Node::bindings(&config, Some(&in_force)));
+    let (resolver, _) = Resolver::new(mirror.updates());
+    let workers = Workers::new(Arc::new(Twin::start(workers, capacity, hung)));
+    let mut tasks = JoinSet::new();
+    let delivery = Delivery::start(&workers, None, mirror.updates(), &mut tasks);
+    tasks.abort_all();
+    let node = Node {
+        alive: (0..workers.count()).map(|w| AtomicBool::new(!hung.contains(&w))).collect(),
+        started: Instant::now(),
+        events: Arc::new(Events::new(resolver.clone(), policy.clone())),
+        config,
+        workers,
+        policy,
+        delivery,
+        mirror,
+        resolver,
+        ports: Arc::new(NoPorts),
+        port_table: Arc::default(),
+        walls: Mutex::default(),
+        last_numbers: Mutex::default(),
+        reloading: tokio::sync::Mutex::default(),
+    };
+    (Arc::new(node), tasks)
+}
+
+/// Sets up `flows` UDP sessions: 10.0.a.b:1024+n -> 10.1.0.2:53, spread over the workers that they
+/// belong to.
+pub(crate) async fn fill(node: &Node, flows: u32) {
+    let policy = node.policy.current().unwrap().policy.clone();
+    let (_, silent) = node
+        .workers
+        .all(move |engine, now| {
+            engine.set_routes(Arc::new(snapshot()));
+            engine.set_policy(policy);
+            let numbers: Vec<u32> = (0..flows).collect();
+            for batch in numbers.chunks(BATCH_MAX) {
+                let mut frames: Vec<Udp> = batch.iter().map(|n| Udp(udp(*n))).collect();
+                engine.process(&mut frames, &mut arrayvec::ArrayVec::new(), now);
+            }
+        })
+        .await;
+    assert!(silent.is_empty() || flows == 0);
+}
+
+fn snapshot() -> Snapshot {
+    let mut b = SnapshotBuilder::new(7);
+    for id in [0, 1] {
+        b.port(PortInfo {
+            id: PortId(id),
+            name: "p".into(),
+            mac: MAC,
+            mtu: 1500,
+            up: true,
+            zone: Some(ZoneId(u16::from(id))),
+            ipv4: None,
+            ipv6: None,
+            partial_checksums: false,
+        });
+    }
+    let server: Addr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2)).into();
+    let via =
+        |port| Route::Via(vec![NextHop { port: Some(PortId(port)), gateway: None, weight: 1, mtu: None }]);
+    b.route("10.1.0.0/16".parse().unwrap(), via(1));
+    b.route("10.0.0.0/16".parse().unwrap(), via(0));
+    b.neighbour(PortId(1), server, Mac([2, 0, 0, 0, 0, 9]));
+    b.build()
+}
+
+struct Udp(Vec<u8>);
+
+impl Frame for Udp {
+    fn port(&self) -> PortId {
+        PortId(0)
+    }
+    fn data(&self) -> &[u8] {
+        &self.0
+    }
+    fn data_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+}
+
+/// A UDP packet of flow `n` without a payload; checksum 0, which IPv4 allows (RFC 768).
+fn udp(n: u32) -> Vec<u8> {
+    let mut f = vec![0; 42];
+    f[..6].copy_from_slice(&MAC.0);
+    f[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 8]);
+    f[12..14].copy_from_slice(&[8, 0]);
+    let ip = &mut f[14..34];
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&28u16.to_be_bytes());
+    ip[8] = 64;
+    ip[9] = 17;
+    ip[12..16].copy_from_slice(&[10, 0, 1 + (n >> 22) as u8, 2 + (n >> 14 & 0x7f) as u8]);
+    ip[16..20].copy_from_slice(&[10, 1, 0, 2]);
+    let sum: u32 = ip.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let folded = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&folded.to_be_bytes());
+    f[34..36].copy_from_slice(&(1024 + (n & 0x3fff) as u16).to_be_bytes());
+    f[36..38].copy_from_slice(&53u16.to_be_bytes());
+    f[38..40].copy_from_slice(&8u16.to_be_bytes());
+    f
+}
