@@ -287,3 +287,50 @@ fn a_hundred_flaps_under_traffic_lose_nothing() {
         "no kick has met a deleted device: the test has lost its point"
     );
 }
+
+// Red when a port whose link is down cannot be opened, or stays deaf when it comes up.
+#[test]
+fn a_port_that_is_down_opens_and_works_once_it_is_up() {
+    let lab = Lab::new(1);
+    support::ip(&format!("-n {} link set p1 down", lab.node));
+    let ports = lab.start(1);
+    serve(&lab);
+    assert!(!ports.list()[&INSIDE].up);
+    assert!(!echo(&lab, "10.77.2.2", 1));
+    support::ip(&format!("-n {} link set p1 up", lab.node));
+    eventually("an echo after the port came up", || echo(&lab, "10.77.2.2", 1));
+    // An idle worker whose port went down sleeps: poll does not report a dead socket over and over.
+    support::ip(&format!("-n {} link set p1 down", lab.node));
+    let sleeps = || ports.workers().stats().unwrap().0[0].sleeps;
+    let before = sleeps();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(sleeps() - before < 500, "{} sleeps in half a second", sleeps() - before);
+    lab.delete_link(INSIDE);
+    let before = sleeps();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(sleeps() - before < 500, "{} sleeps in half a second on a deleted device", sleeps() - before);
+}
+
+// Red when a leftover in the generic mode is met with the driver's (the kernel refuses both at once), or
+// when packets do not flow in that mode.
+#[test]
+fn a_leftover_in_generic_mode_is_replaced_in_that_mode() {
+    let lab = Lab::new(1);
+    let object = concat!(env!("OUT_DIR"), "/tidegate.bpf.o");
+    let (ok, out) = shell(&lab.node, &format!("ip link set dev p0 xdpgeneric obj {object} sec xdp 2>&1"));
+    assert!(ok, "{out}");
+    let left = program_on(&lab, "p0");
+    assert!(left.contains("name tidegate_xdp"), "{left}");
+    let ports = lab.start(1);
+    serve(&lab);
+    assert!(echo(&lab, "10.77.2.2", 5));
+    assert!(program_on(&lab, "p0") != left, "replaced");
+    assert!(shell(&lab.node, "ip -d link show dev p0").1.contains("xdpgeneric"));
+    let sound = |port| {
+        let ports = std::sync::Arc::clone(&ports);
+        within(&lab.node, move || ports.is_sound(port))
+    };
+    assert!(sound(OUTSIDE) && sound(INSIDE));
+    assert!(shell(&lab.node, "ip link set dev p0 xdpgeneric off").0);
+    assert!(!sound(OUTSIDE) && sound(INSIDE), "taken off by hand");
+}

@@ -1,7 +1,7 @@
 //! What a worker does with frames: receiving, verdicts, hand-overs, sending, and the way home.
 
 use super::hold::RETRY_MS;
-use super::mesh::Passed;
+use super::mesh::{HANDOVER_RING, Passed};
 use super::{Egress, Worker};
 use crate::area::{Area, PortFrame};
 use crate::io::{Batch, PacketIo};
@@ -43,7 +43,11 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         let mut batch = std::mem::take(&mut self.batch);
         for i in 0..n {
             let from = (self.turn + i) % n;
-            while !batch.is_full() {
+            // Bounded: frames to send do not fill the batch, and the other worker goes on adding.
+            for _ in 0..HANDOVER_RING {
+                if batch.is_full() {
+                    break;
+                }
                 match self.links.handover_in[from].pop() {
                     Ok(Passed::Process(frame)) => {
                         self.stats.handover_in += 1;
