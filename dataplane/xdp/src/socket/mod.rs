@@ -12,6 +12,11 @@
 //! - Its errors are negative numbers, and a kick says nothing of what it left in the ring (a copy-mode
 //!   kick sends 32 frames): [`PacketIo::flush`] kicks by itself until the ring is drained.
 
+mod quiet;
+mod rings;
+
+pub use rings::RingSizes;
+
 use crate::area::{Area, PortFrame, RawArea, RawBuffer, Tag};
 use crate::error::PortError;
 use crate::io::{Batch, PacketIo};
@@ -23,51 +28,14 @@ use afxdp::PENDING_LEN;
 use afxdp::socket::{Socket, SocketNewError, SocketOptions, SocketRx, SocketTx};
 use afxdp::umem::{Umem, UmemCompletionQueue, UmemFillQueue, UmemNewError};
 use arraydeque::{ArrayDeque, Wrapping};
-use std::cell::Cell;
+use quiet::{expect_panic, install_panic_filter};
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tidegate_dataplane::engine::{BATCH_MAX, Frame};
 use tidegate_dataplane::route::PortId;
 
-/// Sizes of a socket's rings, in frames; each a power of two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingSizes {
-    /// Receive ring.
-    pub rx: u32,
-    /// Transmit and completion ring.
-    pub tx: u32,
-    /// Fill ring, and the number of frames lent for receiving.
-    pub fill: u32,
-}
-
-impl Default for RingSizes {
-    fn default() -> Self {
-        RingSizes { rx: 2048, tx: 2048, fill: 2048 }
-    }
-}
-
-impl RingSizes {
-    /// Frames that a worker with so many sockets needs for none of them to wait for another: full fill
-    /// and transmit rings, and a batch and a full hand-over ring in its hands.
-    pub fn frames_per_worker(&self, sockets: u32) -> u32 {
-        sockets.max(1).saturating_mul(self.fill.saturating_add(self.tx)).saturating_add(1024)
-    }
-
-    /// Whether the kernel and `afxdp` take them.
-    pub fn check(&self) -> Result<(), PortError> {
-        let possible = |n: u32| n.is_power_of_two() && (64..=RING_MAX).contains(&n);
-        if possible(self.rx) && possible(self.tx) && possible(self.fill) {
-            return Ok(());
-        }
-        Err(PortError::Rings { rx: self.rx, tx: self.tx, fill: self.fill })
-    }
-}
-
-/// Most frames of a ring: what the queues of `afxdp` hold ([`PENDING_LEN`]) with room to spare.
-const RING_MAX: u32 = PENDING_LEN as u32 / 2;
 /// Frames of one kick in copy mode on kernels that cannot be told otherwise (`TX_BATCH_SIZE`).
 const KICK_FRAMES: usize = 32;
 /// Frames that move between pool and fill ring at once, so that its shared lines are touched rarely.
@@ -447,30 +415,4 @@ fn kernel_error(e: &io::Error) -> io::Error {
         Some(n) => io::Error::from_raw_os_error(n.abs()),
         None => io::Error::other(e.to_string()),
     }
-}
-
-thread_local! {
-    static EXPECTING: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `f`; whether it panicked. The panic leaves no message.
-fn expect_panic(f: impl FnOnce()) -> bool {
-    EXPECTING.set(true);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    EXPECTING.set(false);
-    result.is_err()
-}
-
-/// Puts a filter before the process's panic hook that keeps the caught panics of [`expect_panic`]
-/// quiet. Every other panic goes on to the hook.
-fn install_panic_filter() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let next = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            if !EXPECTING.get() {
-                next(info);
-            }
-        }));
-    });
 }
