@@ -145,7 +145,7 @@ Examples:
         filter: FilterArgs,
         /// Every session; takes no filter beside it.
         #[arg(long, conflicts_with_all = ["id", "protocol", "source_prefix", "destination_prefix",
-            "source_port", "destination_port", "zone", "policy"])]
+            "source_port", "destination_port", "zone", "policy", "application", "family"])]
         all: bool,
     },
 }
@@ -178,6 +178,12 @@ pub struct FilterArgs {
     /// The rule that let it in: a name, or from-zone/to-zone/name.
     #[arg(long, value_name = "RULE")]
     pub policy: Option<String>,
+    /// The application that it matched as, such as https.
+    #[arg(long, value_name = "APPLICATION")]
+    pub application: Option<String>,
+    /// Address family: ipv4 or ipv6.
+    #[arg(long, value_name = "FAMILY", value_parser = ["ipv4", "ipv6"])]
+    pub family: Option<String>,
 }
 
 impl FilterArgs {
@@ -192,6 +198,8 @@ impl FilterArgs {
             destination_port,
             zone,
             policy,
+            application,
+            family,
         } = self;
         SessionQuery {
             id,
@@ -202,6 +210,8 @@ impl FilterArgs {
             destination_port,
             zone,
             policy,
+            application,
+            family,
             limit,
         }
     }

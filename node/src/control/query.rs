@@ -7,7 +7,7 @@ use crate::diagnostic::nearest;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use tidegate_dataplane::engine::{PortRange, SessionFilter};
-use tidegate_dataplane::names::{Names, RuleId, ZoneId};
+use tidegate_dataplane::names::{AppId, Names, RuleId, ZoneId};
 
 /// A query as the engines understand it.
 pub(super) fn filter(query: &SessionQuery, names: &Names) -> Result<SessionFilter, ApiError> {
@@ -15,7 +15,7 @@ pub(super) fn filter(query: &SessionQuery, names: &Names) -> Result<SessionFilte
     Ok(SessionFilter {
         id: parse(&query.id).map(|id| id.parse().map_err(|e| ApiError::usage(format!("{e}")))).transpose()?,
         protocol: query.protocol.as_deref().map(protocol).transpose()?,
-        v4: None,
+        v4: query.family.as_deref().map(family).transpose()?,
         source: query.source_prefix.as_deref().map(|p| prefix("source-prefix", p)).transpose()?,
         destination: query
             .destination_prefix
@@ -30,7 +30,7 @@ pub(super) fn filter(query: &SessionQuery, names: &Names) -> Result<SessionFilte
             .transpose()?,
         zone: query.zone.as_deref().map(|z| zone(z, names)).transpose()?,
         rules: query.policy.as_deref().map(|p| rules(p, names)).transpose()?,
-        applications: None,
+        applications: query.application.as_deref().map(|a| application(a, names)).transpose()?,
     })
 }
 
@@ -85,6 +85,30 @@ fn zone(text: &str, names: &Names) -> Result<ZoneId, ApiError> {
     })
 }
 
+fn family(text: &str) -> Result<bool, ApiError> {
+    match text {
+        "ipv4" => Ok(true),
+        "ipv6" => Ok(false),
+        _ => Err(ApiError::usage(format!("--family {text}: no such family\n  help: ipv4 or ipv6"))),
+    }
+}
+
+fn application(text: &str, names: &Names) -> Result<Vec<AppId>, ApiError> {
+    // Number 0 is "none".
+    let all =
+        || (1..u16::MAX).map(|n| (AppId(n), names.application_name(AppId(n)))).take_while(|(_, n)| *n != "?");
+    match all().find(|(_, name)| *name == text) {
+        Some((id, _)) => Ok(vec![id]),
+        None => {
+            let help = match nearest(text, all().map(|(_, n)| n)) {
+                Some(a) => format!("did you mean {a}?"),
+                None => "see `tidegate policy show`".to_owned(),
+            };
+            Err(ApiError::usage(format!("--application {text}: no such application\n  help: {help}")))
+        }
+    }
+}
+
 /// Every rule of that name: `from/to/name`, or `name` in all zones. Rules of earlier revisions count:
 /// their sessions may still live.
 fn rules(text: &str, names: &Names) -> Result<Vec<RuleId>, ApiError> {
@@ -114,6 +138,7 @@ mod tests {
         n.zone("trust").unwrap();
         n.rule("trust/untrust/web").unwrap();
         n.rule("dmz/untrust/web").unwrap();
+        n.application("http").unwrap();
         n
     }
 
@@ -133,6 +158,9 @@ mod tests {
         assert_eq!(query(|q| q.destination_port = Some("8000-8099".into())).unwrap().destination_port, range);
         let one = query(|q| q.source_prefix = Some("10.0.0.1".into())).unwrap();
         assert_eq!(one.source.unwrap().to_string(), "10.0.0.1/32");
+        assert_eq!(query(|q| q.family = Some("ipv6".into())).unwrap().v4, Some(false));
+        let http = query(|q| q.application = Some("http".into())).unwrap();
+        assert_eq!(http.applications, Some(vec![AppId(1)]));
         assert_eq!(query(|q| q.zone = Some("trust".into())).unwrap().zone, Some(ZoneId(0)));
         assert_eq!(query(|q| q.policy = Some("web".into())).unwrap().rules, Some(vec![RuleId(0), RuleId(1)]));
         let full = query(|q| q.policy = Some("dmz/untrust/web".into())).unwrap();
@@ -149,6 +177,8 @@ mod tests {
             |q| q.source_port = Some("65536".into()),
             |q| q.zone = Some("tryst".into()),
             |q| q.policy = Some("wob".into()),
+            |q| q.application = Some("htp".into()),
+            |q| q.family = Some("ipx".into()),
             |q| q.id = Some("1-2".into()),
         ] {
             assert!(query(change).is_err());

@@ -36,13 +36,15 @@ const CONTROL_THREADS: usize = 2;
 /// How long workers and sockets may take to end.
 const END_MAX: Duration = Duration::from_secs(5);
 
+/// Why the daemon ends when it should not.
+const TASK_ENDED: &str = "a task of the daemon ended";
+
 /// Runs the node until SIGTERM or SIGINT.
 pub fn run(config: &Path) -> Result<(), Failure> {
     let config = config::load(config).map_err(|e| Failure::usage(e.to_string()))?;
     logging::start(config.log_level, config.log_format);
     caps::check().map_err(|e| Failure::error(e.to_string()))?;
-    let interfaces: Vec<String> = Vec::new();
-    let walls = supervise::first_wall(&interfaces, 0);
+    let walls = supervise::first_wall(&[], 0);
     let policy = Arc::new(PolicyStore::new(config.policy.clone()));
     let in_force = policy.load().map_err(policy_failure)?;
     for warning in &in_force.warnings {
@@ -143,7 +145,7 @@ async fn daemon(
         "tidegate {} runs",
         env!("CARGO_PKG_VERSION")
     );
-    let why = ends.wait(&mut tasks).await;
+    let why = ends.wait(&node, &mut tasks).await;
     tracing::info!(why, "ending");
     stop.send_replace(true);
     while serving.join_next().await.is_some() {}
@@ -159,7 +161,7 @@ async fn daemon(
     }
     drop(socket);
     tracing::info!("ended");
-    if why == "a task of the daemon ended" { Err(Failure::error(why)) } else { Ok(()) }
+    if why == TASK_ENDED { Err(Failure::error(why)) } else { Ok(()) }
 }
 
 fn start_workers(
@@ -224,24 +226,44 @@ async fn handle_events(mut receiver: mpsc::Receiver<Event>, events: Arc<Events>)
 struct Ends {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Ends {
     fn new() -> Result<Ends, Failure> {
         let listen =
             |kind| signal(kind).map_err(|e| Failure::error(format!("cannot listen for signals: {e}")));
-        Ok(Ends { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Ends {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
     }
 
-    /// A signal, or a task that should never end and did: a bug, and no state to go on in.
-    async fn wait(&mut self, tasks: &mut JoinSet<()>) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            ended = tasks.join_next() => {
-                tracing::error!(?ended, "a task of the daemon ended");
-                "a task of the daemon ended"
+    /// A signal, or a task that should never end and did: a bug, and no state to go on in. SIGHUP reads
+    /// the policy again, as `policy reload` does.
+    async fn wait(&mut self, node: &Arc<Node>, tasks: &mut JoinSet<()>) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => reload(node).await,
+                ended = tasks.join_next() => {
+                    tracing::error!(?ended, "a task of the daemon ended");
+                    return TASK_ENDED;
+                }
             }
         }
+    }
+}
+
+async fn reload(node: &Node) {
+    if let Err(error) = node.reload().await {
+        if let LoadError::Invalid { findings, .. } = &error {
+            for finding in findings {
+                tracing::error!("{}", finding.render(None).trim_end());
+            }
+        }
+        tracing::error!("{error}");
     }
 }

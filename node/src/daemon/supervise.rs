@@ -12,6 +12,9 @@ const LIFE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the walls are looked at.
 const WALL_INTERVAL: Duration = Duration::from_secs(3);
 
+/// How long the port of a deleted interface may still count as open.
+const FLAP_GRACE: Duration = Duration::from_millis(500);
+
 /// Keeps `node.alive` true to the facts.
 pub(super) async fn workers(node: Arc<Node>) {
     let mut tick = tokio::time::interval(LIFE_INTERVAL);
@@ -57,6 +60,16 @@ pub(super) async fn walls(node: Arc<Node>) {
 }
 
 async fn look(node: &Arc<Node>, repaired_before: u64) -> Walls {
+    let mut walls = look_once(node, repaired_before).await;
+    if !walls.xdp_program_attached {
+        // An interface that was deleted a moment ago is no hole: its port is about to be closed.
+        tokio::time::sleep(FLAP_GRACE).await;
+        walls = look_once(node, walls.settings_repaired).await;
+    }
+    walls
+}
+
+async fn look_once(node: &Arc<Node>, repaired_before: u64) -> Walls {
     let interfaces: Vec<String> = {
         let update = node.mirror.updates().borrow().clone();
         update.derived.ports.iter().filter_map(|p| p.link.as_ref().map(|l| l.name.clone())).collect()

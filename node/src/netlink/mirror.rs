@@ -345,7 +345,11 @@ impl Pending {
         self.tables |= tables;
     }
 
+    /// A neighbour is told at once: packets wait for it. Tables are read when the burst is over.
     fn due(&self) -> Option<Instant> {
+        if !self.tables {
+            return self.first;
+        }
         Some((self.first? + DEBOUNCE_MAX).min(self.last? + DEBOUNCE_QUIET))
     }
 }

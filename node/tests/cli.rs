@@ -1,0 +1,158 @@
+//! The command line from outside: exit codes, what goes to stdout and what to stderr.
+
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+fn tidegate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(arguments)
+        .env_remove("TIDEGATE_CONTROL")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A file in a folder of its own.
+fn file(test: &str, name: &str, content: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("tidegate-cli-{test}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+const POLICY: &str = "[[zone]]\nname = \"a\"\n[[rule]]\nname = \"r\"\nfrom = \"a\"\nto = \"a\"\nsource = \"any\"\n\
+                      destination = \"any\"\napplication = \"any\"\naction = \"permit\"\n";
+
+#[test]
+fn exit_codes_are_the_documented_ones() {
+    // Map any failure to another code and its line fails.
+    let none = "/nonexistent/control.sock";
+    for (arguments, code) in [
+        (&["version"][..], 0),
+        (&["--version"], 0),
+        (&["--help"], 0),
+        (&["session", "clear", "--help"], 0),
+        (&["completions", "zsh"], 0),
+        (&[], 2),
+        (&["frobnicate"], 2),
+        (&["session", "list", "--limit", "0"], 2),
+        (&["session", "clear", "--all", "--protocol", "tcp"], 2),
+        (&["run", "--config", "/nonexistent/node.toml"], 2),
+        (&["policy", "check", "/nonexistent/policy.toml"], 2),
+        (&["--control", none, "status"], 3),
+        (&["--control", none, "session", "list"], 3),
+        (&["--control", none, "policy", "reload"], 3),
+        // A filter is missing; then: no terminal to ask at, and no --yes (J10).
+        (&["--control", none, "session", "clear"], 2),
+        (&["--control", none, "session", "clear", "--all"], 4),
+        (&["--control", none, "session", "clear", "--all", "--yes"], 3),
+    ] {
+        let output = tidegate(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
+        if code > 0 {
+            assert!(output.stdout.is_empty(), "{arguments:?}: errors belong on stderr");
+            assert!(!output.stderr.is_empty(), "{arguments:?}: fails in silence");
+        }
+    }
+}
+
+#[test]
+fn an_unreachable_daemon_is_explained() {
+    // Print only the errno and the operator does not know which socket was tried.
+    let output = tidegate(&["--control", "/nonexistent/control.sock", "status"]);
+    let message = text(&output.stderr);
+    assert!(message.contains("no control socket at /nonexistent/control.sock"), "{message}");
+    assert!(message.contains("help:"), "{message}");
+}
+
+#[test]
+fn policy_check_needs_no_daemon_and_prints_every_finding() {
+    // Stop at the first error, or print to stderr, and this fails.
+    let good = file("check", "good.toml", POLICY);
+    let output = tidegate(&["policy", "check", good.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    let bad =
+        file("check", "bad.toml", &POLICY.replace("permit", "premit").replace("to = \"a\"", "to = \"b\""));
+    let output = tidegate(&["policy", "check", bad.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let out = text(&output.stdout);
+    let name = bad.display();
+    assert!(out.contains(&format!("{name}:6:")) && out.contains(&format!("{name}:10:")), "{out}");
+    let json = tidegate(&["policy", "check", bad.to_str().unwrap(), "-o", "json"]);
+    assert_eq!(json.status.code(), Some(2));
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!(value["ok"], false);
+    assert_eq!(value["errors"].as_u64(), Some(value["diagnostics"].as_array().unwrap().len() as u64));
+    assert!(value["diagnostics"][0]["line"].is_u64() && value["diagnostics"][0]["suggestion"].is_string());
+}
+
+#[test]
+fn run_reports_every_mistake_in_the_configuration() {
+    // The golden text: a change of any message, place or suggestion shows here.
+    let config = file("run", "node.toml", "polcy = \"p.toml\"\n[table]\ncapacity = 10\n");
+    let output = tidegate(&["run", "--config", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let name = config.display();
+    assert_eq!(
+        text(&output.stderr),
+        format!(
+            "tidegate: {name}:1:1: error: unknown key `polcy`\n  1 | polcy = \"p.toml\"\n    | ^\n  \
+             help: did you mean `policy`?\n\
+             {name}:3:12: error: `table.capacity` is 10, which is out of range\n  3 | capacity = 10\n    \
+             |            ^\n  help: write a number from 1000 to 50000000\n2 errors in {name}\n"
+        )
+    );
+}
+
+#[test]
+fn run_without_capabilities_says_which_are_missing() {
+    // Try first and fail with an errno, and this message is not there.
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root to drop privileges from");
+        return;
+    }
+    let config = file(
+        "caps",
+        "node.toml",
+        "policy = \"p.toml\"\n[[port]]\nname = \"a\"\nzone = \"a\"\ninterface = \"x\"\n",
+    );
+    // The build folder may be closed to others: run a copy that is not.
+    let binary = config.with_file_name("tidegate");
+    std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), &binary).unwrap();
+    let output =
+        Command::new(&binary).arg("run").arg("--config").arg(&config).uid(65534).gid(65534).output().unwrap();
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("CAP_NET_ADMIN") && message.contains("help: run as root"), "{message}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    // Treat a broken pipe as a failure (or panic over it) and the code or stderr says so.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["completions", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn help_names_every_verb() {
+    // A verb that is not in the help does not exist for an operator.
+    let help = text(&tidegate(&["--help"]).stdout);
+    for verb in
+        ["run", "status", "port", "session", "policy", "drops", "completions", "version", "Exit codes"]
+    {
+        assert!(help.contains(verb), "{verb} is not in the help");
+    }
+}
