@@ -71,7 +71,7 @@ pub enum Verb {
     Port(PortVerb),
     /// Sessions: every flow that is let through has one, for both directions.
     #[command(subcommand)]
-    Session(SessionVerb),
+    Session(Box<SessionVerb>),
     /// The policy: check a file, show what is in force, read it again.
     #[command(subcommand)]
     Policy(PolicyVerb),

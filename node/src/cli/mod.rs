@@ -69,16 +69,14 @@ async fn ask(verb: Verb, client: Client, output: Output, yes: bool) -> Result<Ex
         Verb::Status => status::status(&client, output).await,
         Verb::Port(PortVerb::List) => status::ports(&client, output).await,
         Verb::Drops { nonzero } => status::drops(&client, output, nonzero).await,
-        Verb::Session(SessionVerb::List { filter, limit }) => {
-            session::list(&client, output, filter.query(limit)).await
-        }
-        Verb::Session(SessionVerb::Show { id }) => session::show(&client, output, &id).await,
-        Verb::Session(SessionVerb::Summary { filter }) => {
-            session::summary(&client, output, filter.query(None)).await
-        }
-        Verb::Session(SessionVerb::Clear { filter, all }) => {
-            session::clear(&client, output, filter.query(None), all, yes).await
-        }
+        Verb::Session(verb) => match *verb {
+            SessionVerb::List { filter, limit } => session::list(&client, output, filter.query(limit)).await,
+            SessionVerb::Show { id } => session::show(&client, output, &id).await,
+            SessionVerb::Summary { filter } => session::summary(&client, output, filter.query(None)).await,
+            SessionVerb::Clear { filter, all } => {
+                session::clear(&client, output, filter.query(None), all, yes).await
+            }
+        },
         Verb::Policy(PolicyVerb::Show { effective }) => policy::show(&client, output, effective).await,
         Verb::Policy(PolicyVerb::Reload) => policy::reload(&client, output).await,
         Verb::Run { .. }

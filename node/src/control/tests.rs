@@ -26,6 +26,16 @@ impl std::ops::Drop for Rig {
 }
 
 async fn rig(name: &str, workers: u16, capacity: u32, flows: u32, hung: &[u16]) -> Rig {
+    rig_with(name, workers, capacity, flows, hung).await.0
+}
+
+async fn rig_with(
+    name: &str,
+    workers: u16,
+    capacity: u32,
+    flows: u32,
+    hung: &[u16],
+) -> (Rig, Arc<crate::daemon::node::Node>) {
     let dir = twin::folder(name);
     let (node, mut tasks) = twin::node(&dir, workers, capacity, hung);
     if flows > 0 {
@@ -35,9 +45,9 @@ async fn rig(name: &str, workers: u16, capacity: u32, flows: u32, hung: &[u16]) 
     let mut socket = ControlSocket::bind(&path).unwrap();
     let listener = tokio::net::UnixListener::from_std(socket.take_listener().unwrap()).unwrap();
     let (stop, stopping) = watch::channel(false);
-    let router = control_router(node, Arc::new(Metrics::default()));
+    let router = control_router(node.clone(), Arc::new(Metrics::default()));
     tasks.spawn(serve(Listener::Control(listener), router, stopping));
-    Rig { client: Client::new(path), dir, _tasks: tasks, _stop: stop, _socket: socket }
+    (Rig { client: Client::new(path), dir, _tasks: tasks, _stop: stop, _socket: socket }, node)
 }
 
 async fn list(rig: &Rig, query: &SessionQuery) -> (Vec<Session>, ListEnd) {
@@ -111,6 +121,27 @@ async fn j10_clear_takes_what_the_filter_means_and_nothing_else() {
     let summary: SessionSummary = rig.client.get("/v1/sessions/summary").await.unwrap();
     assert_eq!((summary.in_use, summary.created, summary.ended["cleared"]), (90, 100, 10));
     assert_eq!((summary.maximum, summary.by_protocol["udp"], summary.by_state["one_way"]), (2_000, 90, 90));
+}
+
+#[tokio::test]
+async fn j10_the_operators_own_connection_is_named_only_when_it_would_go() {
+    // Look for it without the filter and every clear would warn; without its tuple, none would.
+    let (rig, node) = rig_with("own", 1, 1_000, 10, &[]).await;
+    twin::ssh(&node).await;
+    let own = ["10.0.1.9", "50000", "10.1.0.2", "22"].map(str::to_owned);
+    let preview = |query| ClearRequest { query, preview: true, own_connection: Some(own.clone()) };
+    let tcp = preview(query(|q| q.protocol = Some("tcp".into())));
+    let reply: ClearReply = rig.client.post("/v1/sessions/clear", &tcp).await.unwrap();
+    let found = reply.own_connection.expect("the SSH connection");
+    assert_eq!(
+        (reply.cleared, found.state.as_str(), found.forward.source_port),
+        (1, "syn_sent", Some(50_000))
+    );
+    assert!(found.forward.tcp.is_some());
+    let udp = preview(query(|q| q.protocol = Some("udp".into())));
+    let reply: ClearReply = rig.client.post("/v1/sessions/clear", &udp).await.unwrap();
+    assert_eq!((reply.cleared, reply.own_connection), (10, None));
+    assert_eq!(list(&rig, &SessionQuery::default()).await.1.listed, 11);
 }
 
 #[tokio::test]

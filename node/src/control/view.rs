@@ -3,7 +3,7 @@
 use crate::api::{Session, Wing, WingTcp};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tidegate_dataplane::addr::proto;
+use tidegate_dataplane::addr::{ICMP_QUERY_PORT, Tuple, proto};
 use tidegate_dataplane::engine::{SessionView, WingView};
 use tidegate_dataplane::names::{AppId, Names};
 use tidegate_dataplane::route::PortId;
@@ -65,19 +65,13 @@ impl NamesView {
 
     fn wing(&self, wing: &WingView, other: &WingView) -> Wing {
         let t = &wing.tuple;
-        let ports = has_ports(t.protocol);
-        // The far side of an ICMP query's tuple holds no port, only the direction.
-        let shown = |port: u16| {
-            let icmp = matches!(t.protocol, proto::ICMP | proto::ICMPV6);
-            (ports && !(icmp && port == tidegate_dataplane::addr::ICMP_QUERY_PORT)).then_some(port)
-        };
         let name = |port: Option<PortId>| port.and_then(|p| self.ports.get(usize::from(p.0)).cloned());
         let f = &wing.facts;
         Wing {
             source: t.src.to_string(),
-            source_port: shown(t.src_port),
+            source_port: shown_port(t, t.src_port),
             destination: t.dst.to_string(),
-            destination_port: shown(t.dst_port),
+            destination_port: shown_port(t, t.dst_port),
             zone: self.names.zone_name(wing.zone).to_owned(),
             ingress_port: name(other.egress),
             egress_port: name(wing.egress),
@@ -94,8 +88,14 @@ impl NamesView {
     }
 }
 
-fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, proto::TCP | proto::UDP | proto::SCTP | proto::ICMP | proto::ICMPV6)
+/// A port of a tuple as shown: `None` where the protocol has none. The far side of an ICMP query's
+/// tuple holds no port, only the direction.
+pub(crate) fn shown_port(tuple: &Tuple, port: u16) -> Option<u16> {
+    match tuple.protocol {
+        proto::TCP | proto::UDP | proto::SCTP => Some(port),
+        proto::ICMP | proto::ICMPV6 => (port != ICMP_QUERY_PORT).then_some(port),
+        _ => None,
+    }
 }
 
 /// What set a timeout, as `session show` says it (F5).

@@ -1,12 +1,13 @@
 //! What workers report: missing neighbours go to the resolver, the rest into the log at a bounded rate.
 
 use super::policy::PolicyStore;
+use crate::control::view::{protocol_name, shown_port};
 use crate::netlink::Resolver;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tidegate_dataplane::addr::Tuple;
 use tidegate_dataplane::engine::{Event, FlowEvent};
+use tidegate_dataplane::names::AppId;
 use tidegate_dataplane::policy::Action;
 
 /// Lines about flows (rules with `log = true`) in one second; more are counted and left out.
@@ -50,8 +51,12 @@ impl Events {
             },
             Event::TableFull { tuple } => match self.table_full.admit(Instant::now()) {
                 Some(left_out) => tracing::warn!(
+                    protocol = protocol_name(tuple.protocol),
+                    source = %tuple.src,
+                    source_port = shown_port(&tuple, tuple.src_port),
+                    destination = %tuple.dst,
+                    destination_port = shown_port(&tuple, tuple.dst_port),
                     left_out,
-                    flow = %flow_text(&tuple),
                     "the session table is full: new sessions are refused (table.capacity)"
                 ),
                 None => self.left_out(),
@@ -70,28 +75,22 @@ impl Events {
             Action::Deny => "deny",
             Action::Reject => "reject",
         };
+        let t = &flow.tuple;
         tracing::info!(
             action,
-            flow = %flow_text(&flow.tuple),
+            protocol = protocol_name(t.protocol),
+            source = %t.src,
+            source_port = shown_port(t, t.src_port),
+            destination = %t.dst,
+            destination_port = shown_port(t, t.dst_port),
             from = names.zone_name(flow.from),
             to = names.zone_name(flow.to),
             rule = flow.rule.map_or("default", |r| names.rule_name(r)),
-            application = names.application_name(flow.application),
+            application = (flow.application != AppId(0)).then(|| names.application_name(flow.application)),
             left_out,
             "flow"
         );
     }
-}
-
-/// `tcp 10.0.0.1:5 -> 10.1.0.1:80`.
-fn flow_text(t: &Tuple) -> String {
-    let end = |ip: std::net::IpAddr, port| std::net::SocketAddr::new(ip, port).to_string();
-    format!(
-        "{} {} -> {}",
-        crate::control::view::protocol_name(t.protocol),
-        end(t.src.to_ip(), t.src_port),
-        end(t.dst.to_ip(), t.dst_port)
-    )
 }
 
 /// At most so many a second; counts what it refuses.

@@ -165,12 +165,24 @@ pub(crate) async fn fill(node: &Node, flows: u32) {
             engine.set_policy(policy);
             let numbers: Vec<u32> = (0..flows).collect();
             for batch in numbers.chunks(BATCH_MAX) {
-                let mut frames: Vec<Udp> = batch.iter().map(|n| Udp(udp(*n))).collect();
+                let mut frames: Vec<Wire> = batch.iter().map(|n| Wire(udp(*n))).collect();
                 engine.process(&mut frames, &mut arrayvec::ArrayVec::new(), now);
             }
         })
         .await;
     assert!(silent.is_empty() || flows == 0);
+}
+
+/// Sets up one TCP session by its SYN: 10.0.1.9:50000 -> 10.1.0.2:22.
+pub(crate) async fn ssh(node: &Node) {
+    let (_, silent) = node
+        .workers
+        .all(|engine, now| {
+            let mut frames = [Wire(tcp_syn())];
+            engine.process(&mut frames, &mut arrayvec::ArrayVec::new(), now);
+        })
+        .await;
+    assert!(silent.is_empty());
 }
 
 fn snapshot() -> Snapshot {
@@ -197,9 +209,9 @@ fn snapshot() -> Snapshot {
     b.build()
 }
 
-struct Udp(Vec<u8>);
+struct Wire(Vec<u8>);
 
-impl Frame for Udp {
+impl Frame for Wire {
     fn port(&self) -> PortId {
         PortId(0)
     }
@@ -213,22 +225,43 @@ impl Frame for Udp {
 
 /// A UDP packet of flow `n` without a payload; checksum 0, which IPv4 allows (RFC 768).
 fn udp(n: u32) -> Vec<u8> {
-    let mut f = vec![0; 42];
-    f[..6].copy_from_slice(&MAC.0);
-    f[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 8]);
-    f[12..14].copy_from_slice(&[8, 0]);
-    let ip = &mut f[14..34];
+    let mut l4 = [0; 8];
+    l4[..2].copy_from_slice(&(1024 + (n & 0x3fff) as u16).to_be_bytes());
+    l4[2..4].copy_from_slice(&53u16.to_be_bytes());
+    l4[4..6].copy_from_slice(&8u16.to_be_bytes());
+    frame(17, [10, 0, 1 + (n >> 22) as u8, 2 + (n >> 14 & 0x7f) as u8], &l4)
+}
+
+fn tcp_syn() -> Vec<u8> {
+    let (source, destination) = ([10, 0, 1, 9], [10, 1, 0, 2]);
+    let mut l4 = [0; 20];
+    l4[..2].copy_from_slice(&50_000u16.to_be_bytes());
+    l4[2..4].copy_from_slice(&22u16.to_be_bytes());
+    l4[12] = 0x50;
+    l4[13] = 0x02;
+    l4[14..16].copy_from_slice(&1024u16.to_be_bytes());
+    let mut pseudo = [source, destination, [0, 6, 0, 20]].concat();
+    pseudo.extend(l4);
+    l4[16..18].copy_from_slice(&checksum(&pseudo).to_be_bytes());
+    frame(6, source, &l4)
+}
+
+fn frame(protocol: u8, source: [u8; 4], l4: &[u8]) -> Vec<u8> {
+    let mut ip = [0; 20];
     ip[0] = 0x45;
-    ip[2..4].copy_from_slice(&28u16.to_be_bytes());
+    ip[2..4].copy_from_slice(&(20 + l4.len() as u16).to_be_bytes());
     ip[8] = 64;
-    ip[9] = 17;
-    ip[12..16].copy_from_slice(&[10, 0, 1 + (n >> 22) as u8, 2 + (n >> 14 & 0x7f) as u8]);
+    ip[9] = protocol;
+    ip[12..16].copy_from_slice(&source);
     ip[16..20].copy_from_slice(&[10, 1, 0, 2]);
-    let sum: u32 = ip.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
-    let folded = !((sum & 0xffff) + (sum >> 16)) as u16;
-    ip[10..12].copy_from_slice(&folded.to_be_bytes());
-    f[34..36].copy_from_slice(&(1024 + (n & 0x3fff) as u16).to_be_bytes());
-    f[36..38].copy_from_slice(&53u16.to_be_bytes());
-    f[38..40].copy_from_slice(&8u16.to_be_bytes());
-    f
+    let sum = checksum(&ip);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    [&MAC.0[..], &[2, 0, 0, 0, 0, 8, 8, 0], &ip, l4].concat()
+}
+
+/// RFC 1071.
+fn checksum(bytes: &[u8]) -> u16 {
+    let sum: u32 = bytes.chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    !((folded & 0xffff) + (folded >> 16)) as u16
 }
