@@ -140,6 +140,16 @@ pub enum ListLine {
     End(ListEnd),
 }
 
+/// [`ListLine`] with the session's JSON as it came, for those who pass it on.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RawListLine {
+    /// A session's JSON.
+    Session(Box<serde_json::value::RawValue>),
+    /// The end.
+    End(ListEnd),
+}
+
 /// How a listing ended.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ListEnd {

@@ -2,7 +2,9 @@
 
 use super::Output;
 use super::output::{bytes, duration, note_unanswered, or_dash, print_facts, print_json, write_failure};
-use crate::api::{ClearReply, ClearRequest, ListEnd, ListLine, Session, SessionQuery, SessionSummary, Wing};
+use crate::api::{
+    ClearReply, ClearRequest, ListEnd, ListLine, RawListLine, Session, SessionQuery, SessionSummary, Wing,
+};
 use crate::client::{Client, with_query};
 use crate::exit::{Exit, Failure};
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -17,17 +19,28 @@ pub(super) async fn list(client: &Client, output: Output, query: SessionQuery) -
     printer.begin().map_err(write_failure)?;
     let mut end: Option<ListEnd> = None;
     while let Some(line) = lines.next().await? {
-        match serde_json::from_slice(&line) {
-            Ok(ListLine::Session(session)) => printer.session(&session).map_err(write_failure)?,
-            Ok(ListLine::End(e)) => end = Some(e),
-            Err(e) => return Err(Failure::error(format!("the daemon's answer is not understood: {e}"))),
-        }
+        let ended = if output == Output::Json {
+            match serde_json::from_slice(&line).map_err(not_understood)? {
+                RawListLine::Session(json) => printer.json(json.get()).map(|()| None),
+                RawListLine::End(e) => Ok(Some(e)),
+            }
+        } else {
+            match serde_json::from_slice(&line).map_err(not_understood)? {
+                ListLine::Session(session) => printer.session(&session).map(|()| None),
+                ListLine::End(e) => Ok(Some(e)),
+            }
+        };
+        end = ended.map_err(write_failure)?;
     }
     printer.end().map_err(write_failure)?;
     match end {
         Some(end) => Ok(note_unanswered(&end.unanswered_workers)),
         None => Err(Failure::error("the listing was cut off before its end; see the daemon's log")),
     }
+}
+
+fn not_understood(e: serde_json::Error) -> Failure {
+    Failure::error(format!("the daemon's answer is not understood: {e}; is it of another version?"))
 }
 
 /// Writes sessions as they come: a JSON array with one session a line, or table rows.
@@ -55,12 +68,13 @@ impl Printer {
         }
     }
 
-    fn session(&mut self, session: &Session) -> io::Result<()> {
+    fn json(&mut self, session: &str) -> io::Result<()> {
         self.count += 1;
-        if self.output == Output::Json {
-            self.out.write_all(if self.count == 1 { b"\n" } else { b",\n" })?;
-            return serde_json::to_writer(&mut self.out, session).map_err(io::Error::from);
-        }
+        self.out.write_all(if self.count == 1 { b"\n" } else { b",\n" })?;
+        self.out.write_all(session.as_bytes())
+    }
+
+    fn session(&mut self, session: &Session) -> io::Result<()> {
         let row = row(session, self.output);
         if self.widths.is_some() {
             return self.write_row(&row);

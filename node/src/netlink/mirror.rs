@@ -7,6 +7,7 @@
 //! the kernel says that events were lost, and once a minute anyway, all is read again.
 
 use super::derive::{Derived, PortBinding, derive, snapshot};
+use super::follow::{MirrorError, Pending, connect, foreign_rules, sleep_until};
 use super::kernel::Kernel;
 use super::read;
 use futures::{StreamExt, TryStreamExt};
@@ -14,9 +15,7 @@ use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::packet_route::route::RouteMessage;
-use rtnetlink::packet_route::rule::RuleAttribute;
-use rtnetlink::sys::AsyncSocket;
-use rtnetlink::{Handle, IpVersion, MulticastGroup, RouteMessageBuilder};
+use rtnetlink::{Handle, RouteMessageBuilder};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,16 +24,10 @@ use tidegate_dataplane::route::{PortId, Snapshot};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-/// How long a burst of events may go on before the tables are read.
-const DEBOUNCE_MAX: Duration = Duration::from_millis(10);
-/// Quiet time after which they are read.
-const DEBOUNCE_QUIET: Duration = Duration::from_millis(2);
 /// Reading takes at most one part in so many of the time: big tables are read less often.
 const READ_SHARE: u32 = 5;
 /// How often everything is read again although nothing seems lost.
 const AUDIT_INTERVAL: Duration = Duration::from_secs(60);
-/// Kernel-side buffer for events, in bytes; when it overflows, everything is read again.
-const EVENT_BUFFER_BYTES: usize = 4 << 20;
 
 /// One state of the mirror.
 #[derive(Clone, Debug)]
@@ -328,94 +321,6 @@ fn notes(kernel: &Kernel) -> Vec<String> {
     notes
 }
 
-/// What waits to be read or published.
-#[derive(Default)]
-struct Pending {
-    first: Option<Instant>,
-    last: Option<Instant>,
-    tables: bool,
-    everything: bool,
-}
-
-impl Pending {
-    fn note(&mut self, tables: bool) {
-        let now = Instant::now();
-        self.first.get_or_insert(now);
-        self.last = Some(now);
-        self.tables |= tables;
-    }
-
-    /// A neighbour is told at once: packets wait for it. Tables are read when the burst is over.
-    fn due(&self) -> Option<Instant> {
-        if !self.tables {
-            return self.first;
-        }
-        Some((self.first? + DEBOUNCE_MAX).min(self.last? + DEBOUNCE_QUIET))
-    }
-}
-
-async fn sleep_until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
-}
-
-type Events = futures::channel::mpsc::UnboundedReceiver<(
-    NetlinkMessage<RouteNetlinkMessage>,
-    rtnetlink::sys::SocketAddr,
-)>;
-
-/// One connection for events, one to read with: a dump never waits behind events. The events wait
-/// in memory while tables are read, which takes milliseconds; before that the kernel's own buffer
-/// bounds them.
-fn connect() -> Result<(Events, Handle, tokio::task::JoinSet<()>), MirrorError> {
-    const GROUPS: [MulticastGroup; 8] = [
-        MulticastGroup::Link,
-        MulticastGroup::Neigh,
-        MulticastGroup::Ipv4Ifaddr,
-        MulticastGroup::Ipv6Ifaddr,
-        MulticastGroup::Ipv4Route,
-        MulticastGroup::Ipv6Route,
-        MulticastGroup::Ipv4Rule,
-        MulticastGroup::Ipv6Rule,
-    ];
-    let mut connections = tokio::task::JoinSet::new();
-    let (mut connection, _, events) = rtnetlink::new_multicast_connection(&GROUPS)?;
-    connection.socket_mut().socket_mut().set_rx_buf_sz(EVENT_BUFFER_BYTES)?;
-    connections.spawn(connection);
-    let (connection, reader, _) = rtnetlink::new_connection()?;
-    connections.spawn(connection);
-    Ok((events, reader, connections))
-}
-
-/// Rules beyond local, main and default, which every namespace has.
-async fn foreign_rules(reader: &Handle) -> Result<usize, MirrorError> {
-    let mut count = 0;
-    for version in [IpVersion::V4, IpVersion::V6] {
-        let mut rules = reader.rule().get(version).execute();
-        while let Some(rule) = rules.try_next().await? {
-            let priority = rule.attributes.iter().find_map(|a| match a {
-                RuleAttribute::Priority(p) => Some(*p),
-                _ => None,
-            });
-            count += usize::from(![0, 32766, 32767].contains(&priority.unwrap_or(0)));
-        }
-    }
-    Ok(count)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Why the mirror lost the kernel.
-#[derive(Debug, thiserror::Error)]
-enum MirrorError {
-    #[error("cannot open a netlink socket: {0}")]
-    Open(#[from] std::io::Error),
-    #[error("reading the kernel's tables failed: {0}")]
-    Read(#[from] rtnetlink::Error),
-    #[error("the netlink socket was closed")]
-    Closed,
 }

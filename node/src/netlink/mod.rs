@@ -9,6 +9,7 @@
 //! tables and policy rules do not take part, and the mirror says so when it sees any.
 
 mod derive;
+mod follow;
 mod kernel;
 mod mirror;
 mod quicken;
