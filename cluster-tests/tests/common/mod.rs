@@ -65,7 +65,7 @@ impl Drop for TestLab {
             && let Ok(daemon) = self.lab.daemon()
         {
             eprintln!("--- the daemon's log ends with:\n{}\n---", daemon.log_tail());
-            if let Ok(drops) = self.lab.tidegate(&["drops"]) {
+            if let Ok(drops) = self.lab.tidegate(&["drops", "--nonzero"]) {
                 eprintln!("--- drops:\n{}{}---", drops.stdout, drops.stderr);
             }
         }
