@@ -74,7 +74,10 @@ fn a_route_that_changes_under_a_flow_is_followed() {
     let v6 = "[fd81:9::9]:7000".parse().unwrap();
     let _echoes = [TcpEcho::start(&server, v4).unwrap(), TcpEcho::start(&server, v6).unwrap()];
     let patience = Duration::from_secs(5);
-    let mut streams = [v4, v6].map(|address| connect(&lab.client(), address, patience).unwrap());
+    // The node hears of a route a moment after the kernel has it.
+    let mut streams = [v4, v6].map(|address| {
+        eventually("a connection", patience, || connect(&lab.client(), address, patience).ok())
+    });
     for (turn, (subnet, port, ifname)) in
         [(2, "inside", "eth0"), (3, "inside2", "eth1"), (2, "inside", "eth0"), (3, "inside2", "eth1")]
             .into_iter()

@@ -1,9 +1,12 @@
 //! Numbered UDP datagrams: what arrives can be told from what was sent before and after a moment.
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Crew, wildcard};
 use crate::LabError;
@@ -32,7 +35,7 @@ impl Numbered {
         let mut crew = Crew::default();
         let here = wildcard(destination.ip(), destination.port());
         let listen = move || {
-            let socket = UdpSocket::bind(here)?;
+            let socket = bind_wildcard(here)?;
             socket.set_read_timeout(Some(Duration::from_millis(100)))?;
             Ok(socket)
         };
@@ -94,6 +97,16 @@ impl Numbered {
         }
         None
     }
+}
+
+/// Binds to a wildcard of one family only, so that both families can use the same port.
+fn bind_wildcard(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket.into())
 }
 
 fn lock(numbers: &Mutex<Vec<u64>>) -> MutexGuard<'_, Vec<u64>> {

@@ -8,6 +8,7 @@ use crate::netlink::Update;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_dataplane::policy::Policy;
+use tidegate_dataplane::route::{PortId, Snapshot};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -19,6 +20,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 pub struct Delivery {
     wanted: Arc<watch::Sender<Option<Arc<Policy>>>>,
     in_force: Vec<watch::Receiver<u32>>,
+    routes: Vec<watch::Receiver<Option<Arc<Snapshot>>>>,
 }
 
 impl Delivery {
@@ -31,15 +33,27 @@ impl Delivery {
     ) -> Delivery {
         let first = policy.as_ref().map_or(0, |p| p.revision());
         let (wanted, _) = watch::channel(policy);
-        let in_force = (0..workers.count())
+        let (in_force, routes) = (0..workers.count())
             .map(|worker| {
-                let (sender, receiver) = watch::channel(first);
+                let (sender, in_force) = watch::channel(first);
                 tasks.spawn(deliver_policies(workers.clone(), worker, wanted.subscribe(), sender));
-                tasks.spawn(deliver_routes(workers.clone(), worker, updates.clone()));
-                receiver
+                let (sender, routes) = watch::channel(None);
+                tasks.spawn(deliver_routes(workers.clone(), worker, updates.clone(), sender));
+                (in_force, routes)
             })
-            .collect();
-        Delivery { wanted: Arc::new(wanted), in_force }
+            .unzip();
+        Delivery { wanted: Arc::new(wanted), in_force, routes }
+    }
+
+    /// Workers that have no route snapshot yet in which all these ports are up: what they get for
+    /// one of them, they drop.
+    pub fn workers_without(&self, ports: impl Iterator<Item = PortId> + Clone) -> Vec<u16> {
+        let lacks = |routes: &watch::Receiver<Option<Arc<Snapshot>>>| {
+            let has = |snapshot: &Arc<Snapshot>, id| snapshot.port(id).is_some_and(|port| port.up);
+            !routes.borrow().as_ref().is_some_and(|snapshot| ports.clone().all(|id| has(snapshot, id)))
+        };
+        let all = self.routes.iter().enumerate();
+        all.filter(|(_, routes)| lacks(routes)).map(|(worker, _)| worker as u16).collect()
     }
 
     /// Puts a policy in force on all workers; returns those that have not confirmed it in time. They
@@ -80,7 +94,12 @@ async fn deliver_policies(
     }
 }
 
-async fn deliver_routes(workers: Workers, worker: u16, mut updates: watch::Receiver<Update>) {
+async fn deliver_routes(
+    workers: Workers,
+    worker: u16,
+    mut updates: watch::Receiver<Update>,
+    in_force: watch::Sender<Option<Arc<Snapshot>>>,
+) {
     let mut delivered = None;
     loop {
         let snapshot = updates.borrow_and_update().snapshot.clone();
@@ -91,8 +110,12 @@ async fn deliver_routes(workers: Workers, worker: u16, mut updates: watch::Recei
             }
             continue;
         }
-        match workers.call(worker, move |engine, _| engine.set_routes(snapshot)).await {
-            Ok(()) => delivered = generation,
+        let handed = snapshot.clone();
+        match workers.call(worker, move |engine, _| engine.set_routes(handed)).await {
+            Ok(()) => {
+                delivered = generation;
+                in_force.send_replace(Some(snapshot));
+            }
             Err(NoAnswer(_)) => retry(worker, "routes").await,
         }
     }

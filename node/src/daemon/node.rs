@@ -193,6 +193,12 @@ impl Node {
             problems.push("no policy is loaded".to_owned());
         }
         problems.extend(port_problems(&self.port_list(&DataplaneNumbers::default())));
+        if problems.is_empty() {
+            // A port is open a moment before the workers forward to it.
+            let ports = (0..self.config.ports.len()).map(|i| PortId(i as u8));
+            let late = self.delivery.workers_without(ports);
+            problems.extend(late.iter().map(|w| format!("worker {w} has not heard that all ports are up")));
+        }
         let mirror = self.mirror.status();
         if !mirror.in_sync {
             problems.push("the kernel's routes have not been read".to_owned());
