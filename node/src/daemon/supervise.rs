@@ -88,8 +88,9 @@ async fn look_once(node: &Arc<Node>, repaired_before: u64) -> Walls {
 /// Checks the first wall, sets right what can be, and says what was wrong.
 pub(super) fn first_wall(interfaces: &[String], repaired_before: u64) -> Walls {
     let report = tidegate_xdp::sysctl::enforce(interfaces.iter().map(String::as_str));
-    for fixed in &report.fixed {
-        tracing::warn!("kernel setting set right: {fixed}");
+    if !report.fixed.is_empty() {
+        let settings: Vec<String> = report.fixed.iter().map(ToString::to_string).collect();
+        tracing::warn!(count = settings.len(), "kernel settings set right: {}", settings.join("; "));
     }
     Walls {
         kernel_forwarding_off: !report.unfixable.iter().any(|u| u.name.contains("forward")),
