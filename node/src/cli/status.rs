@@ -2,7 +2,7 @@
 
 use super::Output;
 use super::output::{bytes, duration, note_unanswered, or_dash, print_facts, print_json, print_table};
-use crate::api::{Drops, PortList, Status};
+use crate::api::{Drops, Port, PortList, Status};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 
@@ -94,38 +94,36 @@ pub(super) async fn ports(client: &Client, output: Output) -> Result<Exit, Failu
                 "OPENED",
                 "KERNEL",
             ],
-            list.ports.iter().map(|p| {
-                let drops: Vec<String> = p
-                    .kernel_counters
-                    .iter()
-                    .filter(|(_, n)| **n > 0)
-                    .map(|(k, n)| format!("{k} {n}"))
-                    .collect();
-                vec![
-                    p.name.clone(),
-                    p.id.to_string(),
-                    p.zone.clone(),
-                    or_dash(p.interface.as_deref()),
-                    or_dash(p.ifindex),
-                    p.state.clone(),
-                    or_dash(p.problem.as_deref()),
-                    p.select.clone(),
-                    or_dash(p.mac.as_deref()),
-                    or_dash(p.mtu),
-                    p.queues.to_string(),
-                    if p.partial_checksums { "yes" } else { "no" }.to_owned(),
-                    or_dash(Some(p.addresses.join(" ")).filter(|a| !a.is_empty())),
-                    p.rx_packets.to_string(),
-                    bytes(p.rx_bytes),
-                    p.tx_packets.to_string(),
-                    bytes(p.tx_bytes),
-                    p.opened.to_string(),
-                    or_dash(Some(drops.join(", ")).filter(|d| !d.is_empty())),
-                ]
-            }),
+            list.ports.iter().map(wide_row),
         )?,
     }
     Ok(Exit::Ok)
+}
+
+fn wide_row(p: &Port) -> Vec<String> {
+    let drops: Vec<String> =
+        p.kernel_counters.iter().filter(|(_, n)| **n > 0).map(|(k, n)| format!("{k} {n}")).collect();
+    vec![
+        p.name.clone(),
+        p.id.to_string(),
+        p.zone.clone(),
+        or_dash(p.interface.as_deref()),
+        or_dash(p.ifindex),
+        p.state.clone(),
+        or_dash(p.problem.as_deref()),
+        p.select.clone(),
+        or_dash(p.mac.as_deref()),
+        or_dash(p.mtu),
+        p.queues.to_string(),
+        if p.partial_checksums { "yes" } else { "no" }.to_owned(),
+        or_dash(Some(p.addresses.join(" ")).filter(|a| !a.is_empty())),
+        p.rx_packets.to_string(),
+        bytes(p.rx_bytes),
+        p.tx_packets.to_string(),
+        bytes(p.tx_bytes),
+        p.opened.to_string(),
+        or_dash(Some(drops.join(", ")).filter(|d| !d.is_empty())),
+    ]
 }
 
 /// `drops`.

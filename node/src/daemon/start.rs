@@ -9,6 +9,7 @@ use super::policy::{InForce, LoadError, PolicyStore};
 use super::ports::{PortKeeper, PortTable};
 use super::workers::Workers;
 use super::{caps, logging, supervise};
+use crate::api::Walls;
 use crate::config::{self, Config};
 use crate::control::{ControlSocket, Listener, control_router, metrics_router, serve};
 use crate::exit::{Exit, Failure};
@@ -80,10 +81,9 @@ async fn daemon(
     config: Config,
     policy: Arc<PolicyStore>,
     in_force: Arc<InForce>,
-    walls: crate::api::Walls,
+    walls: Walls,
     mut socket: ControlSocket,
 ) -> Result<(), Failure> {
-    let start = Instant::now();
     let mut ends = Ends::new()?;
     let metrics_listener =
         match config.metrics_listen {
@@ -93,36 +93,7 @@ async fn daemon(
             None => None,
         };
     let mut tasks = JoinSet::new();
-    let (mirror, mirror_handle) = Mirror::new(Node::bindings(&config, Some(&in_force)));
-    let (resolver, resolving) = Resolver::new(mirror_handle.updates());
-    let events = Arc::new(Events::new(resolver.clone(), policy.clone()));
-    let xdp = Arc::new(start_workers(&config, &in_force, start, &events, &mut tasks)?);
-    let workers = Workers::new(Arc::new(XdpSink(xdp.clone())));
-    let delivery =
-        Delivery::start(&workers, Some(in_force.policy.clone()), mirror_handle.updates(), &mut tasks);
-    let ports = Arc::new(XdpPorts(tidegate_xdp::ports::Ports::new(xdp.clone(), RingSizes::default())));
-    let port_table = PortTable::default();
-    let node = Arc::new(Node {
-        alive: (0..workers.count()).map(|_| AtomicBool::new(true)).collect(),
-        config,
-        started: start,
-        workers,
-        policy,
-        delivery,
-        mirror: mirror_handle.clone(),
-        resolver,
-        events,
-        ports: ports.clone(),
-        port_table: port_table.clone(),
-        walls: Mutex::new(walls),
-        last_numbers: Mutex::default(),
-        reloading: tokio::sync::Mutex::default(),
-    });
-    tasks.spawn(mirror.run());
-    tasks.spawn(resolving);
-    tasks.spawn(PortKeeper::new(ports.clone(), mirror_handle, port_table).run());
-    tasks.spawn(supervise::workers(node.clone()));
-    tasks.spawn(supervise::walls(node.clone()));
+    let (node, xdp) = assemble(config, policy, &in_force, walls, &mut tasks)?;
     let (stop, stopping) = watch::channel(false);
     let mut serving = JoinSet::new();
     let metrics = Arc::new(Metrics::default());
@@ -150,18 +121,55 @@ async fn daemon(
     stop.send_replace(true);
     while serving.join_next().await.is_some() {}
     tasks.shutdown().await;
-    drop(node);
-    let stopped = tokio::task::spawn_blocking(move || {
-        // The last holders: sockets close, threads end, the XDP programs stay.
-        drop(ports);
-        drop(xdp);
-    });
+    // The last holders: sockets close, threads end, the XDP programs stay.
+    let stopped = tokio::task::spawn_blocking(move || drop((node, xdp)));
     if tokio::time::timeout(END_MAX, stopped).await.is_err() {
         return Err(Failure::error("the workers did not end in time"));
     }
     drop(socket);
     tracing::info!("ended");
     if why == TASK_ENDED { Err(Failure::error(why)) } else { Ok(()) }
+}
+
+/// Starts workers, mirror, ports and supervision, and joins them to a node.
+fn assemble(
+    config: Config,
+    policy: Arc<PolicyStore>,
+    in_force: &Arc<InForce>,
+    walls: Walls,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Arc<Node>, Arc<XdpWorkers>), Failure> {
+    let started = Instant::now();
+    let (mirror, mirror_handle) = Mirror::new(Node::bindings(&config, Some(in_force)));
+    let (resolver, resolving) = Resolver::new(mirror_handle.updates());
+    let events = Arc::new(Events::new(resolver.clone(), policy.clone()));
+    let xdp = Arc::new(start_workers(&config, in_force, started, &events, tasks)?);
+    let workers = Workers::new(Arc::new(XdpSink(xdp.clone())));
+    let delivery = Delivery::start(&workers, Some(in_force.policy.clone()), mirror_handle.updates(), tasks);
+    let ports = Arc::new(XdpPorts(tidegate_xdp::ports::Ports::new(xdp.clone(), RingSizes::default())));
+    let port_table = PortTable::default();
+    let node = Arc::new(Node {
+        alive: (0..workers.count()).map(|_| AtomicBool::new(true)).collect(),
+        config,
+        started,
+        workers,
+        policy,
+        delivery,
+        mirror: mirror_handle.clone(),
+        resolver,
+        events,
+        ports: ports.clone(),
+        port_table: port_table.clone(),
+        walls: Mutex::new(walls),
+        last_numbers: Mutex::default(),
+        reloading: tokio::sync::Mutex::default(),
+    });
+    tasks.spawn(mirror.run());
+    tasks.spawn(resolving);
+    tasks.spawn(PortKeeper::new(ports, mirror_handle, port_table).run());
+    tasks.spawn(supervise::workers(node.clone()));
+    tasks.spawn(supervise::walls(node.clone()));
+    Ok((node, xdp))
 }
 
 fn start_workers(
