@@ -11,8 +11,9 @@ use tidegate_dataplane::time::Now;
 /// Most frames that wait in one worker: what one batch can try again. The next one is dropped as
 /// `neighbour_queue_full`; its sender will send it again.
 pub(super) const HELD_MAX: usize = BATCH_MAX;
-/// Most that wait for the same next hop, so that one dead host cannot take all places.
-pub(super) const HELD_PER_HOP: usize = 8;
+/// Most that wait for the same next hop, so that one dead host cannot take all places. A burst of new
+/// connections to one server that is not known yet fits: what is dropped here costs its sender a second.
+pub(super) const HELD_PER_HOP: usize = HELD_MAX / 2;
 /// A frame that waited this long is dropped as `neighbour_unresolved`: the kernel asks three times a
 /// second apart, but the first answer or none is what a sender will wait for.
 pub(super) const HELD_MS: u64 = 1_000;

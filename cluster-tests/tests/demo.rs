@@ -1,0 +1,55 @@
+//! The demo, which is the first thing that anybody sees.
+
+mod common;
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+fn demo() -> Command {
+    let daemon = tidegate_lab::sys::find_binary("tidegate", "TIDEGATE_BIN").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-lab"));
+    command.arg("demo").env("TIDEGATE_BIN", daemon).stdout(Stdio::piped());
+    command
+}
+
+/// What a demo of that process would leave behind.
+fn left_behind(pid: u32) -> Vec<std::path::PathBuf> {
+    let mut paths = vec![
+        format!("/run/tidegate-lab/demo-{pid}").into(),
+        std::env::temp_dir().join(format!("tidegate-demo-{pid}")),
+    ];
+    paths.extend(["client", "server", "node1"].map(|end| format!("/run/netns/tg-demo-{pid}-{end}").into()));
+    paths.into_iter().filter(|path: &std::path::PathBuf| path.exists()).collect()
+}
+
+/// Red when any of the demo's own checks fails, when it takes a minute, or when it leaves something behind.
+#[test]
+fn the_demo_passes_within_a_minute_and_leaves_nothing() {
+    let start = common::now();
+    let demo = demo().spawn().unwrap();
+    let pid = demo.id();
+    let output = demo.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(60), "{said}");
+    for claim in ["256 MiB over HTTP", "iperf3, server to client", "port 9 is denied", "left at its timeout"]
+    {
+        assert!(said.contains(claim), "{claim} is missing: {said}");
+    }
+    assert!(left_behind(pid).is_empty(), "{:?}", left_behind(pid));
+}
+
+/// Red when Ctrl-C leaves the lab, or the file, behind.
+#[test]
+fn an_interrupted_demo_leaves_nothing() {
+    let mut demo = demo().spawn().unwrap();
+    let pid = demo.id();
+    common::eventually("the demo is under way", Duration::from_secs(20), || {
+        (left_behind(pid).len() == 5).then_some(())
+    });
+    common::pause(Duration::from_millis(1500));
+    let signal = nix::sys::signal::Signal::SIGINT;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
+    assert_eq!(demo.wait().unwrap().code(), Some(130));
+    assert!(left_behind(pid).is_empty(), "{:?}", left_behind(pid));
+}
