@@ -6,7 +6,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Test and lab binaries need root; compiling them does not.
-RUNNER := $(if $(SUDO),sudo -E env PATH=$(PATH),)
+RUN_TESTS := $(if $(SUDO),CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER="sudo -E env PATH=$(PATH)")
 
 BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++ make
 LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps
@@ -40,15 +40,13 @@ test: test-unit test-lab ## everything that must pass
 	@echo "all tests passed"
 
 test-unit: setup ## the pure crates and the daemon's own tests
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(RUNNER)" \
-	  $(CARGO) test --locked --workspace --exclude tidegate-cluster-tests
+	$(RUN_TESTS) $(CARGO) test --locked --workspace --exclude tidegate-cluster-tests
 
 test-lab: build ## real traffic through real devices, in namespaces
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(RUNNER)" \
-	  $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=2
+	$(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=2
 
 soak: build ## the long ones: 200,000 connections, 100 flaps
-	CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="$(RUNNER)" TIDEGATE_SOAK=1 \
+	$(RUN_TESTS) TIDEGATE_SOAK=1 \
 	  $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=1
 
 bench: build ## benchmarks against their peers: target/bench/report.json and a table

@@ -56,7 +56,7 @@ pub enum Verb {
     /// Run the node in the foreground until SIGTERM or SIGINT.
     ///
     /// Checks the configuration and the needed capabilities first, and says what to do if something
-    /// is wrong. Logs go to stderr. Needs CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF (or CAP_SYS_ADMIN) and,
+    /// is wrong. Logs go to stderr. Needs CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN and,
     /// where locked memory is limited, CAP_IPC_LOCK.
     #[command(after_help = "Example:\n  tidegate run --config deploy/examples/node.toml")]
     Run {
