@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::frames::{Direction, Flows, Generator, Pass, Sink, mac_of};
-use super::raw::pin;
+
 use crate::LabError;
 use crate::lab::{Forwarder, Lab, LabSpec};
-use crate::sys::{Netns, Stop, find_binary, read_file, run_in, write_file};
+use crate::sys::{Netns, Stop, find_binary, pin, read_file, run_in, write_file};
 
 /// The CPU of the generator, and with it of the receiving end of the node's port.
 pub const GENERATOR_CPU: usize = 0;

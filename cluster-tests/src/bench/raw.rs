@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use crate::LabError;
+use crate::sys::pin;
 use afxdp::PENDING_LEN;
 use afxdp::buf::Buf;
 use afxdp::buf_mmap::BufMmap;
@@ -13,10 +15,6 @@ use afxdp::mmap_area::{MmapArea, MmapAreaOptions};
 use afxdp::socket::{Socket, SocketOptions, SocketRx, SocketTx};
 use afxdp::umem::{Umem, UmemCompletionQueue, UmemFillQueue};
 use arraydeque::{ArrayDeque, Wrapping};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
-
-use crate::LabError;
 
 /// The example's sizes.
 const RING_SIZE: u32 = 2048;
@@ -65,14 +63,6 @@ pub fn forward(ports: [RawPort; 2], cpu: usize) -> Result<(), LabError> {
             turn(&mut sides, from, &mut pool)?;
         }
     }
-}
-
-/// Pins the calling thread to a CPU.
-pub fn pin(cpu: usize) -> Result<(), LabError> {
-    let fail = |errno| LabError::system(format!("run on CPU {cpu}"), errno);
-    let mut set = CpuSet::new();
-    set.set(cpu).map_err(fail)?;
-    sched_setaffinity(Pid::from_raw(0), &set).map_err(fail)
 }
 
 fn open(

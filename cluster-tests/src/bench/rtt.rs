@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 
 use super::Scale;
 use super::bed::{self, Kind};
-use super::raw::pin;
 use super::report::{Better, Row, Run, Subject};
 use crate::LabError;
 use crate::lab::Lab;
-use crate::sys::Stop;
+use crate::sys::{Stop, pin};
 use crate::traffic::UdpEcho;
 
 /// Name of the bench.
@@ -17,12 +16,15 @@ pub const NAME: &str = "rtt";
 /// What is asked of the median, ours to the kernel's.
 const GATE_P50: f64 = 0.7;
 const PORT: u16 = 5001;
+/// Client and server are two machines: neither wakes the other on its own CPU.
+const CLIENT_CPU: usize = 0;
+const SERVER_CPU: usize = 1;
 /// Round trips before those that count.
 const WARM_UP: usize = 200;
 
 const GENERATOR: &str = "UDP socket of the client, 64 bytes, the next when the last is back";
 const SINK: &str = "UDP echo of the server";
-const PLACEMENT: &str = "CPU 0: client; the server's echo and the forwarder where the scheduler puts them";
+const PLACEMENT: &str = "CPU 0: client; CPU 1: server; the forwarder where the kernel runs it";
 
 /// Measures against the kernel with equal rules.
 pub fn run(scale: &Scale, stop: &Stop, mut progress: impl FnMut(&str)) -> Result<Vec<Row>, LabError> {
@@ -57,9 +59,9 @@ pub fn run(scale: &Scale, stop: &Stop, mut progress: impl FnMut(&str)) -> Result
 fn percentiles(lab: &Lab, round_trips: usize, stop: &Stop) -> Result<(f64, f64), LabError> {
     let address = lab.plan().server.ipv4.clone();
     let listen = format!("{address}:{PORT}").parse().map_err(|error| LabError::Check(format!("{error}")))?;
-    let _echo = UdpEcho::start(&lab.server(), listen)?;
+    let _echo = UdpEcho::start_on_cpu(&lab.server(), listen, SERVER_CPU)?;
     let measured = lab.client().run(|| {
-        pin(bed::GENERATOR_CPU)?;
+        pin(CLIENT_CPU)?;
         ping_pong(&address, round_trips, stop)
     })?;
     let mut times = measured?;

@@ -7,7 +7,7 @@ mod stop;
 
 pub use command::{Output, find_binary, require_root, run, run_in};
 pub use netns::Netns;
-pub use process::ProcessId;
+pub use process::{ProcessId, pin};
 pub use stop::Stop;
 
 use std::path::Path;

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+use crate::LabError;
 
 /// A process by id and start time, which together are never reused within a boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +61,14 @@ impl ProcessId {
         }
         true
     }
+}
+
+/// Pins the calling thread to a CPU.
+pub fn pin(cpu: usize) -> Result<(), LabError> {
+    let fail = |errno| LabError::system(format!("run on CPU {cpu}"), errno);
+    let mut set = CpuSet::new();
+    set.set(cpu).map_err(fail)?;
+    sched_setaffinity(Pid::from_raw(0), &set).map_err(fail)
 }
 
 /// State and start time from a line of /proc/PID/stat. The program's name may hold spaces and parentheses.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Crew, wildcard};
 use crate::LabError;
-use crate::sys::Netns;
+use crate::sys::{Netns, pin};
 
 /// How many flows are in flight at once: their datagrams fit into the echo's receive buffer.
 const FLOWS_AT_ONCE: usize = 100;
@@ -19,10 +19,24 @@ pub struct UdpEcho {
 }
 
 impl UdpEcho {
-    /// Listens on `address`, or on the wildcard of its family for `any`.
+    /// Listens on `address` in a namespace.
     pub fn start(netns: &Netns, address: SocketAddr) -> Result<UdpEcho, LabError> {
+        UdpEcho::start_with(netns, address, || Ok(()))
+    }
+
+    /// The same on one CPU.
+    pub fn start_on_cpu(netns: &Netns, address: SocketAddr, cpu: usize) -> Result<UdpEcho, LabError> {
+        UdpEcho::start_with(netns, address, move || pin(cpu).map_err(std::io::Error::other))
+    }
+
+    fn start_with(
+        netns: &Netns,
+        address: SocketAddr,
+        prepare: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+    ) -> Result<UdpEcho, LabError> {
         let mut crew = Crew::default();
         let bind = move || {
+            prepare()?;
             let socket = UdpSocket::bind(address)?;
             socket.set_read_timeout(Some(Duration::from_millis(100)))?;
             Ok(socket)
