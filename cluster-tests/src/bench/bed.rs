@@ -275,7 +275,11 @@ fn prepare_conntrack(node: &Netns, flows: &Flows) -> Result<Vec<Shared>, LabErro
     let tuples = u64::from(flows.count) * 2;
     let shared = vec![Shared::raise(CONNTRACK_BUCKETS, tuples)?, Shared::raise(CONNTRACK_MAX, tuples)?];
     let mask = format!("{:x}", 1 << FORWARDER_CPU);
-    let rps = format!("echo {mask} > /sys/class/net/outside/queues/rx-0/rps_cpus");
+    // A flow without a reply lives 30 s by default: a million would be gone before their replies come.
+    let rps = format!(
+        "echo {mask} > /sys/class/net/outside/queues/rx-0/rps_cpus && \
+         echo 600 > /proc/sys/net/netfilter/nf_conntrack_udp_timeout"
+    );
     let steered = run_in(Some(node), "sh", &["-c", &rps])?;
     match steered.success {
         true => Ok(shared),
