@@ -12,7 +12,7 @@ BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++
 LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps
 PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
 
-.PHONY: help setup build demo test test-unit test-lab soak bench lint fuzz clean
+.PHONY: help setup build demo test test-unit test-lab bench lint fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -44,10 +44,6 @@ test-unit: setup ## the pure crates and the daemon's own tests
 
 test-lab: build ## real traffic through real devices, in namespaces
 	$(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=2
-
-soak: build ## the long ones: 200,000 connections, 100 flaps
-	$(RUN_TESTS) TIDEGATE_SOAK=1 \
-	  $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=1
 
 bench: build ## benchmarks against their peers: target/bench/report.json and a table
 	$(SUDO) target/release/tidegate-lab bench
