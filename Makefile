@@ -54,7 +54,7 @@ lint: setup ## format, clippy with warnings denied, licences and bans
 	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
 
-fuzz: setup ## 60 s of fuzzing, then the planted panic must be found
+fuzz: setup ## every fuzz target, then planted faults must be found
 	cluster-tests/fuzz/run.sh 60
 	cluster-tests/fuzz/planted.sh
 

@@ -19,6 +19,8 @@
 // Flows that share a source address differ in their source port.
 #define PORT_BITS 14
 #define FIRST_PORT 1024
+// What a paced generator is late beyond this, it leaves out.
+#define LATE_MAX_NS 1000000
 
 const volatile __u32 CLIENT_BASE = 0;
 const volatile __u32 SERVER = 0;
@@ -26,6 +28,8 @@ const volatile __u32 SERVER_PORT = 0;
 const volatile __u32 FLOWS = 1;
 const volatile __u32 SAMPLE_EVERY = 1;
 const volatile __u32 REVERSE = 0;
+// Time between two frames, or 0: as fast as can be.
+const volatile __u64 GAP_NS = 0;
 const volatile __u32 IFINDEX = 0;
 const volatile __u64 DESTINATION_MAC = 0;
 const volatile __u64 SOURCE_MAC = 0;
@@ -58,6 +62,13 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} due_ns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SAMPLES);
 	__type(key, __u32);
 	__type(value, __u64);
@@ -80,19 +91,34 @@ static __always_inline __u16 fold(__u32 sum)
 	return ~halves(sum);
 }
 
+// Waits until the next frame is due.
+static __always_inline void wait_due(__u64 *due)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	if (*due + LATE_MAX_NS < now)
+		*due = now - LATE_MAX_NS;
+	for (int i = 0; i < 4096 && bpf_ktime_get_ns() < *due; i++)
+		;
+	*due += GAP_NS;
+}
+
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
 	struct frame *frame = (void *)(long)ctx->data;
 	__u32 zero = 0, number, client, client_port, source, destination, source_port, destination_port;
-	__u64 *next;
+	__u64 *next, *due;
 	__u32 addresses;
 
 	if ((void *)(frame + 1) > (void *)(long)ctx->data_end)
 		return XDP_ABORTED;
 	next = bpf_map_lookup_elem(&next_frame, &zero);
-	if (!next)
+	due = bpf_map_lookup_elem(&due_ns, &zero);
+	if (!next || !due)
 		return XDP_ABORTED;
+	if (GAP_NS)
+		wait_due(due);
 	number = *next % FLOWS;
 	*next += 1;
 	client = CLIENT_BASE + (number >> PORT_BITS);

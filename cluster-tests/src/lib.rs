@@ -13,6 +13,7 @@ pub mod bench;
 pub mod demo;
 mod error;
 pub mod lab;
+pub mod policies;
 pub mod sys;
 pub mod traffic;
 

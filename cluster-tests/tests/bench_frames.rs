@@ -27,7 +27,7 @@ fn generate(lab: &TestLab, frames: u32) {
         tidegate_lab::sys::run_in(Some(&lab.client()), "ping", &["-c", "1", &lab.plan().server.ipv4]);
     assert!(resolved.unwrap().success);
     let sent = lab.client().run(|| {
-        let mut generator = Generator::load(&FLOWS, Direction::Forward, "eth0", gateway)?;
+        let mut generator = Generator::load(&FLOWS, Direction::Forward, Duration::ZERO, "eth0", gateway)?;
         generator.send_gently(frames, Duration::from_micros(200))
     });
     sent.unwrap().unwrap();

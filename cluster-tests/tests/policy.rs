@@ -80,8 +80,17 @@ fn a_reload_takes_effect_at_once_and_a_broken_file_changes_nothing() {
     exchange(&mut going, b"still the old policy", PATIENCE).unwrap();
 
     std::fs::write(file, deny_tcp_port(7001)).unwrap();
+    let path = file.to_str().unwrap();
+    let diff = lab.tidegate(&["policy", "diff", path]).unwrap();
+    assert!(
+        diff.stdout.contains("+destination_port = 7001"),
+        "what the reload would change: {}",
+        diff.stdout
+    );
     let taken = lab.tidegate(&["policy", "reload"]).unwrap();
     assert_eq!(taken.code, Some(0), "{}", taken.stderr);
+    assert_eq!(lab.json(&["policy", "diff", path]).unwrap()["changed"], false);
+    assert_eq!(lab.tidegate(&["policy", "export"]).unwrap().stdout, deny_tcp_port(7001));
     exchange(&mut staying, b"permitted by both", PATIENCE).unwrap();
     assert!(exchange(&mut going, b"denied now", SHORT).is_err(), "a denied session goes on");
     assert!(connect(&lab.client(), goes, SHORT).is_err(), "a denied connection is set up");

@@ -55,7 +55,19 @@ drop_reasons! {
     FragmentMalformed = "fragment_malformed",
     /// The first fragment does not hold the whole upper-layer header.
     FragmentTiny = "fragment_tiny",
-    /// A fragment that arrived without its first one and could not be kept for it.
+    /// A fragment that overlaps another of its datagram, and every later one of that datagram (RFC 5722).
+    FragmentOverlap = "fragment_overlap",
+    /// A fragment that contradicts others of its datagram (two ends, bytes beyond the end, another protocol), and every later one of that datagram.
+    FragmentInconsistent = "fragment_inconsistent",
+    /// A fragment that repeats one of its datagram exactly.
+    FragmentDuplicate = "fragment_duplicate",
+    /// Too many fragments of one datagram, or of all, already wait for a first fragment.
+    FragmentQueueFull = "fragment_queue_full",
+    /// The first fragment did not come within the time that others wait for it (`fragments.timeout_ms`).
+    FragmentTimeout = "fragment_timeout",
+    /// A fragment that waited while its datagram had to make room for newer ones (`fragments.datagrams`).
+    FragmentEvicted = "fragment_evicted",
+    /// A later fragment of a datagram whose first one was not forwarded.
     FragmentUntracked = "fragment_untracked",
     /// The TCP header is cut short or its data offset is wrong.
     TcpMalformed = "tcp_malformed",
@@ -103,8 +115,12 @@ drop_reasons! {
     PolicyRevoked = "policy_revoked",
     /// A TCP packet that starts no session and belongs to none (J7 `tcp.syn_check`).
     TcpNoSession = "tcp_no_session",
-    /// A SYN or SYN-ACK that contradicts the session it falls into.
-    TcpOutOfState = "tcp_out_of_state",
+    /// A TCP segment outside the window of its connection (J7 `tcp.sequence_check`).
+    TcpOutOfWindow = "tcp_out_of_window",
+    /// A RST outside the window of its connection (J7 `tcp.rst_sequence_check`).
+    TcpRstOutOfWindow = "tcp_rst_out_of_window",
+    /// Payload before the TCP handshake was done (J7 `tcp.strict_syn_check`).
+    TcpEarlyData = "tcp_early_data",
     /// An ICMP error that is about no session of ours, or contradicts it.
     IcmpErrorUnmatched = "icmp_error_unmatched",
     /// An ICMP reply without its query.

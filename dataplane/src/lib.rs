@@ -12,12 +12,14 @@
 //! | [`route`] | the snapshot of ports, routes and neighbours that the engine forwards by |
 //! | [`session`] | what a session is: facts, derived TCP state, timeouts |
 //! | [`table`] | the session table: index, slab, sweep hand |
+//! | [`fragment`] | the fragments of a datagram, checked against each other |
 //! | [`engine`] | one shard: batch in, verdicts out |
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod drops;
 pub mod engine;
+pub mod fragment;
 pub mod names;
 pub mod packet;
 pub mod policy;

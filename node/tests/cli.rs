@@ -43,6 +43,8 @@ fn exit_codes_are_the_documented_ones() {
         (&["frobnicate"], 2),
         (&["session", "list", "--limit", "0"], 2),
         (&["session", "clear", "--all", "--protocol", "tcp"], 2),
+        (&["session", "clear", "--all", "--min-bytes", "1"], 2),
+        (&["--control", none, "session", "watch"], 3),
         (&["run", "--config", "/nonexistent/node.toml"], 2),
         (&["policy", "check", "/nonexistent/policy.toml"], 2),
         (&["--control", none, "status"], 3),
@@ -155,4 +157,30 @@ fn help_names_every_verb() {
     {
         assert!(help.contains(verb), "{verb} is not in the help");
     }
+}
+
+#[test]
+fn an_import_prints_a_policy_and_lists_what_it_did_not_take() {
+    // Print the list to stdout, or nothing for what was left out, and a line here fails.
+    let source = "set security policies from-zone a to-zone b policy p match source-address any\n\
+                  set security policies from-zone a to-zone b policy p match destination-address any\n\
+                  set security policies from-zone a to-zone b policy p match application junos-https\n\
+                  set security policies from-zone a to-zone b policy p then permit\n\
+                  set system host-name fw\n";
+    let path = file("import", "fw.set", source);
+    let output = tidegate(&["policy", "import", "--from", "junos", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    assert!(said.contains("line 5") && said.contains("host-name fw") && said.contains("4 lines"), "{said}");
+    let policy = file("import", "policy.toml", &text(&output.stdout));
+    let check = tidegate(&["policy", "check", policy.to_str().unwrap()]);
+    assert_eq!(check.status.code(), Some(0), "{}", text(&check.stdout));
+    let json = tidegate(&["policy", "import", "--from", "junos", path.to_str().unwrap(), "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&json["lines_taken"], &json["not_taken"][0]["line"]), (&4.into(), &5.into()));
+    // The wrong vendor takes nothing: that is a mistake of the caller.
+    let wrong = tidegate(&["policy", "import", "--from", "fortios", path.to_str().unwrap()]);
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(wrong.stdout.is_empty());
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }

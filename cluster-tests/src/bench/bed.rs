@@ -10,7 +10,7 @@ use super::frames::{Direction, Flows, Generator, Pass, Sink, mac_of};
 
 use crate::LabError;
 use crate::lab::{Forwarder, Lab, LabSpec};
-use crate::sys::{Netns, Stop, find_binary, pin, read_file, run_in, write_file};
+use crate::sys::{Netns, ProcessId, Stop, find_binary, pin, read_file, run_in, write_file};
 
 /// The CPU of the generator, and with it of the receiving end of the node's port.
 pub const GENERATOR_CPU: usize = 0;
@@ -20,8 +20,10 @@ pub const FORWARDER_CPU: usize = 1;
 const CHUNK_FRAMES: u32 = 400_000;
 /// Between two bursts when nothing may be lost: longer than any forwarder takes for one.
 const GENTLE_PAUSE: Duration = Duration::from_millis(5);
+/// Calls of a paced generator. Each costs some milliseconds beside its frames.
+const CALLS_PER_S: u32 = 2;
 /// Client addresses of the generator's flows.
-const CLIENTS: &str = "10.82.0.0/16";
+const CLIENTS: &str = "10.82.0.0/15";
 /// nf_conntrack's hash: one bucket for each tuple, so that the kernel does not search lists.
 const CONNTRACK_BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
 /// How many flows it tracks.
@@ -78,14 +80,24 @@ pub struct Bed {
 impl Bed {
     /// Makes the lab and sets up every flow in both directions.
     pub fn make(kind: Kind, flows: Flows, stop: &Stop) -> Result<Bed, LabError> {
-        let lab = make_lab(kind, &flows, stop)?;
+        // A quarter of the table stays free, as it would in use.
+        let bed = Bed::make_empty(kind, flows, (flows.count + flows.count / 3).max(10_000), stop)?;
+        if kind != Kind::Raw {
+            bed.set_up_flows(stop)?;
+        }
+        Ok(bed)
+    }
+
+    /// Makes the lab, with room for so many sessions, and sets up none.
+    pub fn make_empty(kind: Kind, flows: Flows, sessions: u32, stop: &Stop) -> Result<Bed, LabError> {
+        let lab = make_lab(kind, sessions, stop)?;
         let node = lab.node();
         let (mut passes, mut shared) = (Vec::new(), Vec::new());
         if kind != Kind::Raw {
             node.ip(&format!("route add {CLIENTS} via {} dev outside", lab.plan().client.ipv4))?;
         }
         if kind == Kind::Conntrack {
-            shared = prepare_conntrack(&node, &flows)?;
+            shared = prepare_conntrack(&node, sessions)?;
             for port in ["outside", "inside"] {
                 passes.push(Pass::attach(&node, port)?);
             }
@@ -101,7 +113,6 @@ impl Bed {
         };
         if kind != Kind::Raw {
             bed.resolve_neighbours()?;
-            bed.set_up_flows(stop)?;
         }
         Ok(bed)
     }
@@ -116,27 +127,69 @@ impl Bed {
         &self.lab
     }
 
+    /// The process of the daemon that forwards here.
+    pub fn daemon(&mut self) -> Result<ProcessId, LabError> {
+        self.lab.daemon().map(|daemon| daemon.process())
+    }
+
     /// Offers more than anything forwards for `window` and returns how many frames a second arrived.
     pub fn saturate(&self, window: Duration, stop: &Stop) -> Result<f64, LabError> {
         let _raw = match self.kind {
             Kind::Raw => Some(self.start_raw()?),
             _ => None,
         };
+        self.while_sending(Duration::ZERO, CHUNK_FRAMES, || {
+            stop.sleep(Duration::from_millis(500))?;
+            self.measure(window, stop)
+        })
+    }
+
+    /// Offers so many frames a second for as long as `work` takes.
+    pub fn pace<T>(
+        &self,
+        frames_per_s: u32,
+        work: impl FnOnce() -> Result<T, LabError>,
+    ) -> Result<T, LabError> {
+        let frames_per_s = frames_per_s.max(1);
+        let gap = Duration::from_secs(1) / frames_per_s;
+        self.while_sending(gap, frames_per_s.div_ceil(CALLS_PER_S), work)
+    }
+
+    /// Runs `work` while another thread sends so many frames, with a gap after each, again and again.
+    fn while_sending<T>(
+        &self,
+        gap: Duration,
+        frames: u32,
+        work: impl FnOnce() -> Result<T, LabError>,
+    ) -> Result<T, LabError> {
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let generating = scope.spawn(|| {
-                let mut generator = self.generator(Direction::Forward)?;
+                let mut generator = self.generator(Direction::Forward, gap)?;
                 while !done.load(Ordering::Relaxed) {
-                    generator.send(CHUNK_FRAMES)?;
+                    generator.send(frames)?;
                 }
                 Ok(())
             });
-            let measured = self.measure(window, stop);
+            let worked = work();
             done.store(true, Ordering::Relaxed);
             let generated: Result<(), LabError> =
                 generating.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            generated.and(measured)
+            generated.and(worked)
         })
+    }
+
+    /// How many frames a second arrive at the server for so long.
+    pub fn measure(&self, window: Duration, stop: &Stop) -> Result<f64, LabError> {
+        let (start, before) = (Instant::now(), self.server_sink.frames()?);
+        stop.sleep(window)?;
+        let arrived = self.server_sink.frames()? - before;
+        Ok(arrived as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// Frames that arrived at the server so far.
+    pub fn arrived(&self) -> Result<u64, LabError> {
+        self.server_sink.frames()
     }
 
     /// Sends each flow's frame `times` times, so slowly that none may be lost, and insists that all arrived (of
@@ -149,7 +202,8 @@ impl Bed {
         let frames = self.flows.count * times;
         let before = sink.frames()?;
         std::thread::scope(|scope| {
-            let sending = scope.spawn(|| self.generator(direction)?.send_gently(frames, GENTLE_PAUSE));
+            let sending =
+                scope.spawn(|| self.generator(direction, Duration::ZERO)?.send_gently(frames, GENTLE_PAUSE));
             sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         let deadline = Instant::now() + Duration::from_secs(2);
@@ -173,16 +227,8 @@ impl Bed {
         self.server_sink.samples()
     }
 
-    fn measure(&self, window: Duration, stop: &Stop) -> Result<f64, LabError> {
-        stop.sleep(Duration::from_millis(500))?;
-        let (start, before) = (Instant::now(), self.server_sink.frames()?);
-        stop.sleep(window)?;
-        let arrived = self.server_sink.frames()? - before;
-        Ok(arrived as f64 / start.elapsed().as_secs_f64())
-    }
-
     /// A generator on its CPU. Called on a thread of its own, which stays in the sender's namespace.
-    fn generator(&self, direction: Direction) -> Result<Generator, LabError> {
+    fn generator(&self, direction: Direction, gap: Duration) -> Result<Generator, LabError> {
         let (host, port) = match direction {
             Direction::Forward => (self.lab.client(), "outside"),
             Direction::Reply => (self.lab.server(), "inside"),
@@ -190,7 +236,7 @@ impl Bed {
         let gateway = mac_of(&self.lab.node(), port)?;
         host.enter()?;
         pin(GENERATOR_CPU)?;
-        Generator::load(&self.flows, direction, "eth0", gateway)
+        Generator::load(&self.flows, direction, gap, "eth0", gateway)
     }
 
     fn resolve_neighbours(&self) -> Result<(), LabError> {
@@ -251,7 +297,7 @@ pub fn idle_lab(kind: Kind, stop: &Stop) -> Result<Lab, LabError> {
     Ok(lab)
 }
 
-fn make_lab(kind: Kind, flows: &Flows, stop: &Stop) -> Result<Lab, LabError> {
+fn make_lab(kind: Kind, sessions: u32, stop: &Stop) -> Result<Lab, LabError> {
     let forwarder = match kind {
         Kind::Tidegate => Forwarder::Tidegate,
         Kind::Raw => Forwarder::Nobody,
@@ -260,8 +306,7 @@ fn make_lab(kind: Kind, flows: &Flows, stop: &Stop) -> Result<Lab, LabError> {
     let short = kind.name().split('_').next().unwrap_or_default();
     let spec = LabSpec {
         forwarder,
-        // A quarter of the table stays free, as it would in use.
-        capacity: (flows.count + flows.count / 3).max(10_000),
+        capacity: sessions,
         cpus: Some(vec![FORWARDER_CPU as u32]),
         ..LabSpec::new(format!("b{}-{short}", std::process::id()))
     };
@@ -270,9 +315,9 @@ fn make_lab(kind: Kind, flows: &Flows, stop: &Stop) -> Result<Lab, LabError> {
 
 /// Rules, room for the flows, and the receiving split as Tidegate has it: one CPU takes frames off the link,
 /// the other forwards.
-fn prepare_conntrack(node: &Netns, flows: &Flows) -> Result<Vec<Shared>, LabError> {
+fn prepare_conntrack(node: &Netns, sessions: u32) -> Result<Vec<Shared>, LabError> {
     load_rules(node)?;
-    let tuples = u64::from(flows.count) * 2;
+    let tuples = u64::from(sessions) * 2;
     let shared = vec![Shared::raise(CONNTRACK_BUCKETS, tuples)?, Shared::raise(CONNTRACK_MAX, tuples)?];
     let mask = format!("{:x}", 1 << FORWARDER_CPU);
     // A flow without a reply lives 30 s by default: a million would be gone before their replies come.

@@ -74,10 +74,12 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Loads the generator for an interface of the namespace that the calling thread is in.
+    /// Loads the generator for an interface of the namespace that the calling thread is in. With a gap, frames come
+    /// so much time apart, in the kernel's batches of 64; without, as fast as can be.
     pub fn load(
         flows: &Flows,
         direction: Direction,
+        gap: Duration,
         ifname: &str,
         destination_mac: [u8; 6],
     ) -> Result<Generator, LabError> {
@@ -87,6 +89,7 @@ impl Generator {
         let mut loader = EbpfLoader::new();
         let (base, server) = (u32::from(flows.client_base), u32::from(flows.server));
         let server_port = u32::from(flows.server_port);
+        let gap_ns = u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX);
         let (to, from) = (mac_number(destination_mac), mac_number(own_mac(ifname)?));
         loader
             .override_global("CLIENT_BASE", &base, true)
@@ -94,6 +97,7 @@ impl Generator {
             .override_global("SERVER_PORT", &server_port, true)
             .override_global("FLOWS", &flows.count, true)
             .override_global("REVERSE", &reverse, true)
+            .override_global("GAP_NS", &gap_ns, true)
             .override_global("IFINDEX", &ifindex, true)
             .override_global("DESTINATION_MAC", &to, true)
             .override_global("SOURCE_MAC", &from, true);

@@ -1,12 +1,16 @@
 //! Benches: what is measured, against what, and the report that all of them write.
 
 pub mod bed;
+pub mod connect_rate;
 pub mod forward;
 pub mod frames;
 pub mod inproc;
+pub mod listing;
+pub mod new_flows;
 pub mod raw;
 pub mod report;
 pub mod rtt;
+pub mod rule_match;
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +20,15 @@ use crate::sys::{Stop, require_root};
 use report::{REPORT_PATH, Report, Row};
 
 /// Names of what `--only` takes.
-pub const NAMES: [&str; 3] = [forward::NAME, rtt::NAME, "inproc"];
+pub const NAMES: [&str; 7] = [
+    forward::NAME,
+    new_flows::NAME,
+    connect_rate::NAME,
+    listing::NAME,
+    rtt::NAME,
+    "inproc",
+    rule_match::NAME,
+];
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +39,8 @@ pub struct Scale {
     pub window: Duration,
     /// Round trips of each run.
     pub round_trips: usize,
+    /// TCP connections of each run.
+    pub connections: u64,
     /// Whether gates are judged: a quick run only shows that the benches work.
     pub gated: bool,
 }
@@ -35,8 +49,20 @@ impl Scale {
     /// The real thing, or a quick look.
     pub fn new(quick: bool) -> Scale {
         match quick {
-            false => Scale { rounds: 5, window: Duration::from_secs(3), round_trips: 20_000, gated: true },
-            true => Scale { rounds: 1, window: Duration::from_secs(1), round_trips: 2_000, gated: false },
+            false => Scale {
+                rounds: 5,
+                window: Duration::from_secs(3),
+                round_trips: 20_000,
+                connections: 20_000,
+                gated: true,
+            },
+            true => Scale {
+                rounds: 1,
+                window: Duration::from_secs(1),
+                round_trips: 2_000,
+                connections: 2_000,
+                gated: false,
+            },
         }
     }
 
@@ -58,12 +84,24 @@ pub fn run(quick: bool, only: Option<&str>, stop: &Stop) -> Result<(), LabError>
     if wanted(forward::NAME) {
         rows.extend(forward::run(&scale, stop, say)?);
     }
+    if wanted(new_flows::NAME) {
+        rows.extend(new_flows::run(&scale, stop, say)?);
+    }
+    if wanted(connect_rate::NAME) {
+        rows.extend(connect_rate::run(&scale, stop, say)?);
+    }
+    if wanted(listing::NAME) {
+        rows.extend(listing::run(&scale, stop, say)?);
+    }
     if wanted(rtt::NAME) {
         rows.extend(rtt::run(&scale, stop, say)?);
     }
     if wanted("inproc") {
         say("in process: table_lookup, table_insert, sweep, bytes_per_session");
         rows.extend(inproc::run(quick));
+    }
+    if wanted(rule_match::NAME) {
+        rows.extend(rule_match::run(&scale, say));
     }
     // A quick look leaves the real report alone.
     let path = Path::new(REPORT_PATH).with_file_name(if quick { "quick.json" } else { "report.json" });

@@ -13,6 +13,7 @@ pub(super) fn node_config(node: &NodePlan, ports: &[&str], spec: &LabSpec) -> St
         node.name,
         quoted(&node.policy.display().to_string())
     );
+    text += &format!("[node]\nname = {}\n\n", quoted(&node.name));
     for port in ports {
         let zone = if *port == "outside" { "outside" } else { "inside" };
         text += &format!(
@@ -30,7 +31,7 @@ pub(super) fn node_config(node: &NodePlan, ports: &[&str], spec: &LabSpec) -> St
     text += &format!("[table]\ncapacity = {}\n\n", spec.capacity);
     text += &format!("[control]\nsocket = {}\n\n", quoted(&node.control.display().to_string()));
     text += &format!("[metrics]\nlisten = {}\n", quoted(METRICS_LISTEN));
-    text
+    text + &spec.node_extra
 }
 
 /// A TOML basic string.

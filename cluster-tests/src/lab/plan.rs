@@ -33,6 +33,8 @@ pub struct LabSpec {
     pub client_addresses: u32,
     /// A second port towards the server (`inside2`), for routes that move.
     pub second_path: bool,
+    /// Further text of the node's configuration, behind all else.
+    pub node_extra: String,
     /// Who forwards.
     pub forwarder: Forwarder,
 }
@@ -60,6 +62,7 @@ impl LabSpec {
             capacity: 262_144,
             client_addresses: 0,
             second_path: false,
+            node_extra: String::new(),
             forwarder: Forwarder::Tidegate,
         }
     }

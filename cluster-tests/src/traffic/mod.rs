@@ -7,12 +7,14 @@ mod http;
 mod numbered;
 mod tcp;
 mod udp;
+mod wire;
 
 pub use churn::{Churn, ChurnReport, churn, snmp_value, tcp_retransmissions};
 pub use http::{HttpServer, fetch, make_file};
 pub use numbered::Numbered;
 pub use tcp::{TcpEcho, connect, exchange};
 pub use udp::{UdpEcho, udp_flows};
+pub use wire::Wire;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -86,6 +86,11 @@ impl Numbered {
         lock(&self.received).iter().filter(|received| **received >= number).count()
     }
 
+    /// How many have arrived that carry a lower number.
+    pub fn arrived_before(&self, number: u64) -> usize {
+        lock(&self.received).iter().filter(|received| **received < number).count()
+    }
+
     /// Waits until a datagram that is sent from now on arrives. Returns how long that took, `None` if none did.
     pub fn wait_arrival(&self, patience: Duration) -> Option<Duration> {
         let (start, from) = (Instant::now(), self.next());

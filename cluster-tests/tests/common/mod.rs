@@ -4,6 +4,10 @@
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 #![allow(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
 
+pub mod fragments;
+pub mod raw;
+pub mod tcp;
+
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};

@@ -16,14 +16,17 @@ pub struct Counters {
     pub forwarded_packets: u64,
     /// Bytes forwarded (IP length).
     pub forwarded_bytes: u64,
-    /// TCP segments that were forwarded but changed nothing: outside the window, or a SYN, RST or
-    /// ACK that does not fit its connection.
+    /// TCP segments that were forwarded but changed nothing: outside the window with the check off,
+    /// or a SYN, RST or ACK that does not fit its connection.
     pub tcp_ignored: u64,
+    /// TCP segments for which a window bound was not enforced but learned, because a side of the
+    /// connection was not seen here of late (`spec/replication.md`).
+    pub tcp_relearned: u64,
     /// ICMP errors that this engine wrote.
     pub icmp_errors_sent: u64,
     /// ICMP errors that the rate limit or a full outbox left out.
     pub icmp_errors_limited: u64,
-    /// TCP resets that this engine wrote for `reject`.
+    /// TCP resets that this engine wrote, for `reject` and `tcp_rst`.
     pub resets_sent: u64,
     /// IPv4 packets cut into fragments for a smaller MTU.
     pub fragmented: u64,
@@ -52,6 +55,7 @@ impl Counters {
             forwarded_packets,
             forwarded_bytes,
             tcp_ignored,
+            tcp_relearned,
             icmp_errors_sent,
             icmp_errors_limited,
             resets_sent,
@@ -71,6 +75,7 @@ impl Counters {
         self.forwarded_packets += forwarded_packets;
         self.forwarded_bytes += forwarded_bytes;
         self.tcp_ignored += tcp_ignored;
+        self.tcp_relearned += tcp_relearned;
         self.icmp_errors_sent += icmp_errors_sent;
         self.icmp_errors_limited += icmp_errors_limited;
         self.resets_sent += resets_sent;

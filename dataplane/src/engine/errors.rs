@@ -2,11 +2,12 @@
 
 use super::process::{NoWay, Work};
 use super::{Engine, Event, Frame, Verdict};
-use crate::addr::Mac;
+use crate::addr::{Mac, proto};
 use crate::drops::DropReason;
 use crate::packet::build::{self, ErrorKind};
 use crate::packet::{IcmpError, L4, Packet};
 use crate::route::{Egress, PortId, Route};
+use crate::session::EndReason;
 use crate::session::tcp::seq_le;
 use crate::table::SlotId;
 use crate::time::Now;
@@ -17,7 +18,8 @@ const UNSCALED_WINDOW: u32 = 65_535;
 
 impl Engine {
     /// An ICMP error follows the session of the packet that it is about, against that packet's
-    /// direction (RFC 5508 section 4). It restarts no timer and changes no fact: it may be forged.
+    /// direction (RFC 5508 section 4). It restarts no timer and changes no fact: it may be forged. The
+    /// one exception is J9.
     pub(super) fn pass_icmp_error<F: Frame>(
         &mut self,
         frame: &mut F,
@@ -62,7 +64,11 @@ impl Engine {
         if self.is_too_big(w, &egress) {
             return Verdict::Drop(DropReason::TooBig);
         }
-        self.send(frame, w, &egress)
+        let verdict = self.send(frame, w, &egress);
+        if offender == 0 && closes(w, e) {
+            self.end(slot, EndReason::Closed);
+        }
+        verdict
     }
 
     /// Whether a wing can have sent a segment with that sequence number: an off-path forger has to
@@ -182,4 +188,12 @@ impl Engine {
         let peer = data.get(6..12)?.try_into().ok()?;
         Some((own, Mac(peer)))
     }
+}
+
+/// Whether an error about the first direction ends its session (J9): the host that a UDP session leads
+/// to says itself that nobody listens. Only that host can know, so a router's word passes and ends
+/// nothing; TCP has its own way to close.
+fn closes(w: &Work, e: &IcmpError) -> bool {
+    let nobody_listens = matches!((w.packet.v4, e.kind, e.code), (true, 3, 2 | 3) | (false, 1, 4));
+    nobody_listens && e.embedded.protocol == proto::UDP && w.packet.tuple.src == e.embedded.dst
 }

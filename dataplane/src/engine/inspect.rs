@@ -17,6 +17,8 @@ pub struct WingView {
     pub tuple: Tuple,
     /// Zone that it comes in from.
     pub zone: ZoneId,
+    /// Port that its last packet came in by; `None` before the first.
+    pub ingress: Option<PortId>,
     /// Port that it leaves by, where there is a way now.
     pub egress: Option<PortId>,
     /// Packets forwarded.
@@ -66,6 +68,55 @@ pub struct Summary {
     pub failed: u64,
 }
 
+/// Sessions of a walk over the table, counted (J11). Every session in the table that the filter means
+/// is in exactly one of `valid`, `pending`, `invalidated`, `in_drop`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    /// Live sessions by state.
+    pub by_state: [u64; State::ALL.len()],
+    /// Live sessions by protocol number.
+    pub by_protocol: [u64; 256],
+    /// Sessions that forward.
+    pub valid: u64,
+    /// TCP sessions whose handshake is not complete.
+    pub pending: u64,
+    /// Expired sessions that wait for the sweep; they match nothing.
+    pub invalidated: u64,
+    /// Sessions that the policy in force denies; their next packet is dropped, and the sweep ends them.
+    pub in_drop: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Tally {
+            by_state: [0; State::ALL.len()],
+            by_protocol: [0; 256],
+            valid: 0,
+            pending: 0,
+            invalidated: 0,
+            in_drop: 0,
+        }
+    }
+}
+
+impl Tally {
+    /// Live sessions: all but the invalidated ones.
+    pub fn live(&self) -> u64 {
+        self.valid + self.pending + self.in_drop
+    }
+
+    /// Adds another walk's counts.
+    pub fn add(&mut self, other: &Tally) {
+        let Tally { by_state, by_protocol, valid, pending, invalidated, in_drop } = other;
+        self.by_state.iter_mut().zip(by_state).for_each(|(a, b)| *a += b);
+        self.by_protocol.iter_mut().zip(by_protocol).for_each(|(a, b)| *a += b);
+        self.valid += valid;
+        self.pending += pending;
+        self.invalidated += invalidated;
+        self.in_drop += in_drop;
+    }
+}
+
 impl Engine {
     /// The table in numbers.
     pub fn summary(&self) -> Summary {
@@ -88,24 +139,63 @@ impl Engine {
         now: Now,
         out: &mut Vec<SessionView>,
     ) -> Option<u32> {
+        self.list_some(cursor, scan_max, usize::MAX, filter, now, out)
+    }
+
+    /// The same, but ends after `found_max` sessions: looking at one costs more than passing one over.
+    pub fn list_some(
+        &self,
+        cursor: u32,
+        scan_max: u32,
+        found_max: usize,
+        filter: &SessionFilter,
+        now: Now,
+        out: &mut Vec<SessionView>,
+    ) -> Option<u32> {
         let (end, next) = self.slice(cursor, scan_max);
-        let slots = (cursor..end).map(SlotId).filter(|s| self.is_meant(*s, filter, now));
-        out.extend(slots.map(|s| self.view(s, now)));
+        let mut found = 0;
+        for slot in (cursor..end).map(SlotId) {
+            if found == found_max {
+                return Some(slot.0);
+            }
+            if self.is_meant(slot, filter, now) {
+                out.push(self.view(slot, now));
+                found += 1;
+            }
+        }
         next
     }
 
-    /// Counts the live sessions that match among the next `scan_max` slots from `cursor`, by state.
-    pub fn count(
+    /// Counts the sessions that match among the next `scan_max` slots from `cursor`. Returns the cursor
+    /// to go on with, or `None` at the end of the table.
+    pub fn tally(
         &self,
         cursor: u32,
         scan_max: u32,
         filter: &SessionFilter,
         now: Now,
-        by_state: &mut [u64; State::ALL.len()],
+        sum: &mut Tally,
     ) -> Option<u32> {
         let (end, next) = self.slice(cursor, scan_max);
-        for slot in (cursor..end).map(SlotId).filter(|s| self.is_meant(*s, filter, now)) {
-            by_state[State::from_u8(self.table.hot(slot).state) as usize] += 1;
+        for slot in (cursor..end).map(SlotId) {
+            let hot = self.table.hot(slot);
+            if !hot.in_use() || !self.matches(slot, filter, now) {
+                continue;
+            }
+            if self.is_expired(slot, now) {
+                sum.invalidated += 1;
+                continue;
+            }
+            let state = State::from_u8(hot.state);
+            sum.by_state[state as usize] += 1;
+            sum.by_protocol[usize::from(hot.protocol)] += 1;
+            if hot.revision != self.revision && self.judge_live(slot).is_none() {
+                sum.in_drop += 1;
+            } else if matches!(state, State::SynSent | State::SynReceived) {
+                sum.pending += 1;
+            } else {
+                sum.valid += 1;
+            }
         }
         next
     }
@@ -119,6 +209,7 @@ impl Engine {
         filter: &SessionFilter,
         now: Now,
     ) -> (Option<u32>, u32) {
+        self.clock = now;
         let (end, next) = self.slice(cursor, scan_max);
         let mut cleared = 0;
         for slot in (cursor..end).map(SlotId) {
@@ -137,26 +228,26 @@ impl Engine {
     }
 
     fn is_meant(&self, slot: SlotId, filter: &SessionFilter, now: Now) -> bool {
-        self.table.hot(slot).in_use() && !self.is_expired(slot, now) && self.matches(slot, filter)
+        self.table.hot(slot).in_use() && !self.is_expired(slot, now) && self.matches(slot, filter, now)
     }
 
     fn view(&self, slot: SlotId, now: Now) -> SessionView {
         let hot = self.table.hot(slot);
         let cold = self.table.cold(slot);
         let first = self.first_tuple(slot);
+        let seen = self.seen_ports(slot);
         let wing = |w: usize| {
             let tuple = if w == 0 { first } else { first.reversed() };
             WingView {
                 tuple,
                 zone: hot.zone[w],
+                ingress: seen[w],
                 egress: self.egress_port(slot, w, tuple),
                 packets: cold.packets[w],
                 bytes: cold.bytes[w],
                 facts: cold.wings[w],
             }
         };
-        let timeout = self.policy.as_ref().and_then(|p| p.classes().get(usize::from(hot.class.0)).copied());
-        let idle_ms = u64::from(hot.idle_ms(now.ms32()));
         SessionView {
             id: cold.id(),
             state: State::from_u8(hot.state),
@@ -164,11 +255,34 @@ impl Engine {
             rule: cold.rule,
             application: cold.application,
             revision: cold.revision,
-            timeout,
-            idle_ms,
-            remaining_ms: timeout.and_then(|t| t.timeout_ms).map(|t| t.saturating_sub(idle_ms)),
+            timeout: self.timeout(slot),
+            idle_ms: u64::from(hot.idle_ms(now.ms32())),
+            remaining_ms: self.remaining_ms(slot, now),
             duration_ms: now.0.saturating_sub(cold.created_ms),
         }
+    }
+
+    fn timeout(&self, slot: SlotId) -> Option<TimeoutClass> {
+        let class = self.table.hot(slot).class;
+        self.policy.as_ref().and_then(|p| p.classes().get(usize::from(class.0)).copied())
+    }
+
+    /// Milliseconds until a session ages out; `None` for `never`.
+    pub(super) fn remaining_ms(&self, slot: SlotId, now: Now) -> Option<u64> {
+        let idle_ms = u64::from(self.table.hot(slot).idle_ms(now.ms32()));
+        self.timeout(slot)?.timeout_ms.map(|t| t.saturating_sub(idle_ms))
+    }
+
+    /// The port that the last packet of each wing came in by.
+    pub(super) fn seen_ports(&self, slot: SlotId) -> [Option<PortId>; 2] {
+        self.table.cold(slot).ingress.map(|port| port.checked_sub(1).map(PortId))
+    }
+
+    /// Every port that a session came in by or would leave by now.
+    pub(super) fn ports_of(&self, slot: SlotId) -> [Option<PortId>; 4] {
+        let [a, b] = self.seen_ports(slot);
+        let first = self.first_tuple(slot);
+        [a, b, self.egress_port(slot, 0, first), self.egress_port(slot, 1, first.reversed())]
     }
 
     fn egress_port(&self, slot: SlotId, wing: usize, tuple: Tuple) -> Option<PortId> {

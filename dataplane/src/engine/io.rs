@@ -3,10 +3,13 @@
 //! Order of calls for a worker: [`super::Engine::process`] with a batch, then act on each verdict,
 //! then drain [`Outbox`] and the events, then [`super::Engine::sweep`] with the same `now`.
 
+use super::SessionEvent;
 use crate::addr::{Addr, Tuple};
 use crate::drops::DropReason;
+use crate::fragment::{Datagram, FragmentNote};
 use crate::names::{AppId, RuleId, ZoneId};
 use crate::route::PortId;
+use crate::time::Now;
 
 /// Most frames in one call of `process`.
 pub const BATCH_MAX: usize = 64;
@@ -20,6 +23,10 @@ pub trait Frame {
     fn data(&self) -> &[u8];
     /// The same bytes, writable.
     fn data_mut(&mut self) -> &mut [u8];
+    /// What the check of fragments noted on it; `None` on a frame as received.
+    fn note(&self) -> Option<FragmentNote>;
+    /// Notes it. It stays with the frame over hand-overs and waiting.
+    fn set_note(&mut self, note: FragmentNote);
 }
 
 /// What happens to a frame.
@@ -31,8 +38,18 @@ pub enum Verdict {
     Drop(DropReason),
     /// Free it: what becomes of it (its fragments) is in the [`Outbox`]. Not a drop.
     Consumed,
-    /// Another worker's shard: hand it over untouched (index of the worker).
+    /// Another worker's shard: hand it over untouched (index of the worker). A fragment goes to the
+    /// worker that checks its datagram, and from there, with a note, to the one of its flow: never on.
     Handover(u16),
+    /// A fragment whose ports are not known yet: keep it untouched until [`super::Engine::next_settled`]
+    /// names its datagram. The worker's queue is bounded; what does not fit or waits too long is
+    /// dropped through [`super::Engine::count_drop`].
+    AwaitFragment {
+        /// Its datagram.
+        datagram: Datagram,
+        /// When waiting ends.
+        until: Now,
+    },
     /// Keep it untouched until the next hop is known, then process it again; nothing was counted
     /// or set up for it. The worker's queue is bounded; what does not fit or waits too long is
     /// dropped through [`super::Engine::count_drop`].
@@ -55,8 +72,12 @@ pub enum Event {
         /// Address to resolve.
         next_hop: Addr,
     },
-    /// A rule with the log flag permitted, denied or rejected a first packet.
-    Flow(FlowEvent),
+    /// A rule with the log flag denied or rejected a first packet.
+    Refused(RefusedFlow),
+    /// Something happened to a session that is watched or logged.
+    Session(SessionEvent),
+    /// So many events about sessions and refused flows were left out before those that follow.
+    LeftOut(u64),
     /// A new session was refused because the table is full (J14).
     TableFull {
         /// The refused flow's first direction.
@@ -64,21 +85,25 @@ pub enum Event {
     },
 }
 
-/// What a rule with the log flag decided about a flow.
+/// A first packet that a rule with the log flag refused, or the default where that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowEvent {
-    /// `permit`, `deny` or `reject`.
+pub struct RefusedFlow {
+    /// When.
+    pub at: Now,
+    /// `deny` or `reject`.
     pub action: crate::policy::Action,
     /// First direction.
     pub tuple: Tuple,
-    /// Ingress zone.
-    pub from: ZoneId,
-    /// Egress zone.
-    pub to: ZoneId,
+    /// Ingress zone, and the zone that it would have left to.
+    pub zones: [ZoneId; 2],
+    /// Port that it came in by, and the one that it would have left by, where known.
+    pub ports: [Option<PortId>; 2],
     /// The rule, or `None` for the default.
     pub rule: Option<RuleId>,
     /// The application that it matched as.
     pub application: AppId,
+    /// IP length of the packet.
+    pub bytes: u16,
 }
 
 /// Bytes for each packet that the engine writes itself: the largest that it ever sends.

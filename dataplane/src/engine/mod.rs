@@ -10,40 +10,48 @@
 //! | `process` | the batch pipeline and the way of an established session's packet |
 //! | `setup` | a flow's first packet: route, policy, session |
 //! | `track` | what a packet does to its session's state and timeout |
+//! | `fragments` | fragments: whose they are, and with which ports |
 //! | `errors` | ICMP errors that pass through, and what the engine writes itself |
 //! | `sweep` | ageing, and judging live sessions again after a policy change |
 //! | `inspect`, `filter` | list, show, summary, clear |
+//! | `tell` | what becomes of sessions, for watchers and logs |
 
 mod counters;
 mod errors;
 mod filter;
+mod fragments;
 mod inspect;
 mod io;
 mod limit;
 mod process;
 mod setup;
 mod sweep;
+mod tell;
 mod track;
 
 pub use counters::Counters;
-pub use filter::{PortRange, SessionFilter};
-pub use inspect::{SessionView, Summary, WingView};
+pub use filter::{Bounds, Detail, Outline, PortRange, SessionFilter};
+pub use inspect::{SessionView, Summary, Tally, WingView};
 pub use io::*;
 pub use limit::RateLimit;
 pub use process::shard_of;
+pub use tell::{Happened, SessionEvent};
 
 use crate::drops::DropReason;
+use crate::fragment::{FragmentCache, FragmentConfig};
 use crate::names::RuleId;
 use crate::policy::Policy;
 use crate::route::Snapshot;
 use crate::session::EndReason;
 use crate::table::{Revision24, SlotId, Table, TableError};
 use crate::time::Now;
-use arrayvec::ArrayVec;
 use std::sync::Arc;
 
-/// Most events that wait for the worker; further ones are left out and counted.
-const EVENTS_MAX: usize = 128;
+/// Most events that wait for the worker; further ones are left out and counted. What one pass of a
+/// worker can make: four commands that end 1,024 sessions each, a call of the sweep, a batch.
+const EVENTS_MAX: usize = 5_504;
+/// Of these, places that events about sessions and flows leave free for others.
+const EVENTS_RESERVED: usize = 128;
 
 /// Bits of the hot line's flags that belong to the engine.
 mod hot_flag {
@@ -52,6 +60,8 @@ mod hot_flag {
     pub(super) const REFRESH: u8 = 1 << 2;
     /// The session counts against the cap of `never` (F6).
     pub(super) const NEVER: u8 = 1 << 3;
+    /// The rule wants the session's end logged.
+    pub(super) const LOG: u8 = 1 << 4;
 }
 
 /// What an engine is made with.
@@ -71,6 +81,26 @@ pub struct EngineConfig {
     pub boot: u32,
     /// ICMP errors and resets that this shard writes in a second, at most.
     pub icmp_errors_per_s: u32,
+    /// Incomplete datagrams that this shard checks the fragments of.
+    pub fragments: FragmentConfig,
+}
+
+/// Why an engine cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The session table.
+    #[error("cannot allocate the session table: {0}")]
+    Table(#[from] TableError),
+    /// The fragment cache.
+    #[error(
+        "cannot allocate the fragment cache for {datagrams} datagrams ({source}): lower fragments.datagrams"
+    )]
+    Fragments {
+        /// Datagrams that it was to hold.
+        datagrams: u32,
+        /// What the allocator said.
+        source: std::collections::TryReserveError,
+    },
 }
 
 /// One shard: its table, the policy and routes it works by, its counters.
@@ -87,8 +117,16 @@ pub struct Engine {
     default_hits: u64,
     sessions_made: u64,
     icmp_limit: RateLimit,
+    fragments: FragmentCache,
     outbox: Outbox,
-    events: ArrayVec<Event, EVENTS_MAX>,
+    /// Allocated once with room for [`EVENTS_MAX`]; never longer.
+    events: Vec<Event>,
+    /// Events about sessions and flows left out since the worker last asked.
+    session_events_left_out: u64,
+    /// Whether every session is told of.
+    watched: bool,
+    /// The `now` of the running call.
+    clock: Now,
     sweep_next: u32,
     sweep_last: Now,
     /// Slots times ms that the sweep owes.
@@ -99,11 +137,14 @@ impl Engine {
     /// An engine without a policy: it drops everything (`no_policy`) until it has one.
     ///
     /// # Errors
-    /// When the table's memory cannot be had.
-    pub fn new(config: EngineConfig, routes: Arc<Snapshot>) -> Result<Self, TableError> {
+    /// When the memory of the table or of the fragment cache cannot be had.
+    pub fn new(config: EngineConfig, routes: Arc<Snapshot>) -> Result<Self, EngineError> {
+        let fragments = FragmentCache::try_new(config.fragments)
+            .map_err(|source| EngineError::Fragments { datagrams: config.fragments.datagrams, source })?;
         Ok(Engine {
             table: Table::try_new(config.capacity, config.hash_key)?,
             icmp_limit: RateLimit::new(config.icmp_errors_per_s),
+            fragments,
             config,
             policy: None,
             revision: Revision24::from(0),
@@ -114,7 +155,10 @@ impl Engine {
             default_hits: 0,
             sessions_made: 0,
             outbox: Outbox::default(),
-            events: ArrayVec::new(),
+            events: Vec::with_capacity(EVENTS_MAX),
+            session_events_left_out: 0,
+            watched: false,
+            clock: Now(0),
             sweep_next: 0,
             sweep_last: Now(0),
             sweep_debt: 0,
@@ -131,15 +175,17 @@ impl Engine {
 
     /// Puts a policy in force: the next packet, and every packet after it, sees all of it. Live
     /// sessions are judged again at their next packet, or by the sweep within about a second.
-    pub fn set_policy(&mut self, policy: Arc<Policy>) {
+    ///
+    /// Returns the policy before: a large one takes milliseconds to free, which is nothing for a
+    /// worker to do.
+    pub fn set_policy(&mut self, policy: Arc<Policy>) -> Option<Arc<Policy>> {
         self.cutoffs_ms.clear();
         // Timeouts end at 32 days (J2), so milliseconds fit; `never` is no cutoff at all (F6).
         let cutoff = |t: Option<u64>| t.map_or(u32::MAX, |ms| u32::try_from(ms).unwrap_or(u32::MAX - 1));
         self.cutoffs_ms.extend(policy.classes().iter().map(|c| cutoff(c.timeout_ms)));
-        let rules = policy.rules().iter().map(|r| r.id.0 as usize + 1).max().unwrap_or(0);
-        self.rule_hits.resize(rules.max(self.rule_hits.len()), 0);
+        self.rule_hits.resize(policy.rule_ids_end().max(self.rule_hits.len()), 0);
         self.revision = Revision24::from(policy.revision());
-        self.policy = Some(policy);
+        self.policy.replace(policy)
     }
 
     /// The policy in force.
@@ -158,8 +204,11 @@ impl Engine {
         &mut self.outbox
     }
 
-    /// Hands over every waiting event.
+    /// Hands over every waiting event, and says first how many about sessions had to be left out.
     pub fn take_events(&mut self, mut each: impl FnMut(Event)) {
+        if self.session_events_left_out > 0 {
+            each(Event::LeftOut(std::mem::take(&mut self.session_events_left_out)));
+        }
         self.events.drain(..).for_each(&mut each);
     }
 
@@ -187,13 +236,25 @@ impl Engine {
     }
 
     fn push_event(&mut self, event: Event) {
-        if self.events.try_push(event).is_err() {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push(event);
+        } else {
             self.counters.events_left_out += 1;
+        }
+    }
+
+    fn push_session_event(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX - EVENTS_RESERVED {
+            self.events.push(event);
+        } else {
+            self.counters.events_left_out += 1;
+            self.session_events_left_out += 1;
         }
     }
 
     /// Ends a session: counted, and its slot is free at once.
     fn end(&mut self, slot: SlotId, reason: EndReason) {
+        self.tell_end(slot, reason);
         if self.table.hot(slot).flags & hot_flag::NEVER != 0 {
             self.counters.never_sessions -= 1;
         }

@@ -1,10 +1,12 @@
 //! The batch pipeline: parse and hash all, touch all, then decide one after the other.
 
+use super::track::Track;
 use super::{BATCH_MAX, Engine, Frame, Verdict};
 use crate::addr::{Key, Tuple};
 use crate::drops::DropReason;
 use crate::names::ZoneId;
 use crate::packet::{self, L4, Packet, ParseOptions};
+use crate::policy::Place;
 use crate::route::{Egress, EgressId, PortId, Resolution};
 use crate::session::EndReason;
 use crate::table::SlotId;
@@ -29,6 +31,8 @@ pub(super) struct Work {
     pub(super) hash: u64,
     pub(super) port: PortId,
     pub(super) zone: ZoneId,
+    /// Where the tuple stands among the policy's prefixes, if it was new when the batch began.
+    pub(super) place: Option<Place>,
     index: u8,
 }
 
@@ -49,12 +53,13 @@ impl Engine {
         verdicts: &mut ArrayVec<Verdict, BATCH_MAX>,
         now: Now,
     ) {
+        self.clock = now;
         verdicts.clear();
         let mut work: ArrayVec<Work, BATCH_MAX> = ArrayVec::new();
         let mut keys: ArrayVec<Key, BATCH_MAX> = ArrayVec::new();
         let mut hashes: ArrayVec<u64, BATCH_MAX> = ArrayVec::new();
-        for (index, frame) in frames.iter().take(BATCH_MAX).enumerate() {
-            match self.classify(frame, index as u8) {
+        for (index, frame) in frames.iter_mut().take(BATCH_MAX).enumerate() {
+            match self.classify(frame, index as u8, now) {
                 Ok(w) => {
                     verdicts.push(Verdict::Consumed);
                     keys.push(w.key);
@@ -67,12 +72,30 @@ impl Engine {
         let mut slots = [None; BATCH_MAX];
         self.table.lookup_batch(&keys, &hashes, &mut slots[..keys.len()]);
         self.table.touch_cold(&slots[..keys.len()]);
+        self.place_new(&mut work, &slots);
         let made = self.sessions_made;
         for (w, slot) in work.iter().zip(slots) {
             let i = usize::from(w.index);
             let slot = self.confirm(w, slot, made);
             let verdict = self.decide(&mut frames[i], w, slot, now);
             verdicts[i] = self.counted(verdict);
+        }
+    }
+
+    /// Finds the new flows' places in the policy, so that their misses overlap as well.
+    fn place_new(&self, work: &mut [Work], slots: &[Option<SlotId>]) {
+        let Some(policy) = &self.policy else { return };
+        let is_new = |(_, slot): &(&mut Work, &Option<SlotId>)| slot.is_none();
+        let mut new: ArrayVec<&mut Work, BATCH_MAX> =
+            work.iter_mut().zip(slots).filter(is_new).map(|(w, _)| w).collect();
+        if new.is_empty() {
+            return;
+        }
+        let tuples: ArrayVec<Tuple, BATCH_MAX> = new.iter().map(|w| w.tuple).collect();
+        let mut places = [Place::default(); BATCH_MAX];
+        policy.place(&tuples, &mut places[..tuples.len()]);
+        for (w, place) in new.iter_mut().zip(places) {
+            w.place = Some(place);
         }
     }
 
@@ -86,7 +109,7 @@ impl Engine {
     }
 
     /// Parses a frame and finds out whose it is.
-    fn classify<F: Frame>(&self, frame: &F, index: u8) -> Result<Work, Verdict> {
+    fn classify<F: Frame>(&mut self, frame: &mut F, index: u8, now: Now) -> Result<Work, Verdict> {
         let port = frame.port();
         let Some(info) = self.routes.port(port) else { return Err(Verdict::Drop(DropReason::NoZone)) };
         let data = frame.data();
@@ -94,15 +117,17 @@ impl Engine {
             return Err(Verdict::Drop(DropReason::NotForUs));
         }
         let options = ParseOptions { partial_checksums: info.partial_checksums };
-        let packet = packet::parse(data, options).map_err(Verdict::Drop)?;
+        let mut packet = packet::parse(data, options).map_err(Verdict::Drop)?;
         if packet.vlan {
             return Err(Verdict::Drop(DropReason::VlanTransit));
         }
         let Some(zone) = info.zone else { return Err(Verdict::Drop(DropReason::NoZone)) };
+        if let Some(piece) = packet.fragment.piece() {
+            packet.tuple = self.fragment_tuple(frame, &packet, &piece, zone, now)?;
+        }
         let tuple = match &packet.l4_info {
             L4::IcmpError(e) => e.embedded,
             L4::IcmpOther { .. } => return Err(Verdict::Drop(DropReason::IcmpErrorUnmatched)),
-            L4::LaterFragment => return Err(Verdict::Drop(DropReason::FragmentUntracked)),
             _ => packet.tuple,
         };
         let (key, forward) = tuple.canonical();
@@ -111,7 +136,7 @@ impl Engine {
         if shard != self.config.shard {
             return Err(Verdict::Handover(shard));
         }
-        Ok(Work { packet, tuple, key, forward, hash, port, zone, index })
+        Ok(Work { packet, tuple, key, forward, hash, port, zone, place: None, index })
     }
 
     /// A slot found at the start of the batch may have been freed or taken by an earlier packet of it.
@@ -165,9 +190,13 @@ impl Engine {
         if self.is_too_big(w, &egress) && w.packet.dont_fragment {
             return self.refuse_too_big(frame.data(), w, &egress, now);
         }
-        if self.track(slot, wing, w, now) == super::track::Track::NewConnection {
-            return self.first_packet(frame, w, Some(slot), now);
+        let before = self.table.hot(slot).state;
+        match self.track(slot, wing, w, now) {
+            Track::Continues => {}
+            Track::NewConnection => return self.first_packet(frame, w, Some(slot), now),
+            Track::Refused(reason) => return Verdict::Drop(reason),
         }
+        self.tell_change(slot, before);
         let verdict = self.send(frame, w, &egress);
         self.end_if_over(slot);
         verdict
@@ -177,6 +206,12 @@ impl Engine {
     /// way out and may be fragmented leaves as fragments.
     pub(super) fn send<F: Frame>(&mut self, frame: &mut F, w: &Work, egress: &Egress) -> Verdict {
         packet::rewrite::forward(frame.data_mut(), &w.packet, egress.src_mac, egress.dst_mac);
+        if let L4::Tcp(t) = &w.packet.l4_info
+            && let (Some(mss), Some(p)) = (t.mss, &self.policy)
+            && let Some(max) = p.tcp().mss_max.filter(|max| *max < mss)
+        {
+            packet::rewrite::lower_mss(frame.data_mut(), &w.packet, t, max);
+        }
         if self.is_too_big(w, egress) {
             let verdict = self.send_fragments(frame.data(), w, egress);
             if verdict != Verdict::Consumed {

@@ -1,15 +1,16 @@
 //! A flow's first packet: route, policy, session; and judging live sessions again.
 
 use super::process::{NoWay, Work};
-use super::{Engine, Event, FlowEvent, Frame, Verdict, hot_flag};
+use super::{Engine, Event, Frame, RefusedFlow, Verdict, hot_flag};
 use crate::addr::Tuple;
 use crate::drops::DropReason;
 use crate::names::ZoneId;
-use crate::packet::{L4, Tcp, tcp_flags};
+use crate::packet::{Fragment, L4, Tcp, tcp_flags};
 use crate::policy::{Action, Judgement};
-use crate::route::EgressId;
-use crate::session::record::{Cold, WingFacts};
-use crate::session::{EndReason, State, tcp};
+use crate::route::{EgressId, PortId, Resolution};
+use crate::session::record::Cold;
+use crate::session::tcp::{self, Connection, Observation};
+use crate::session::{EndReason, State};
 use crate::table::{SlotId, flag};
 use crate::time::Now;
 
@@ -23,23 +24,30 @@ impl Engine {
         replaces: Option<SlotId>,
         now: Now,
     ) -> Verdict {
+        if w.packet.l4_info == L4::LaterFragment {
+            return self.stray_fragment(w);
+        }
         if let Some(refusal) = self.refuse_stray(w) {
+            if refusal == DropReason::TcpNoSession {
+                self.answer_stray(frame.data(), w, now);
+            }
             return Verdict::Drop(refusal);
         }
         if self.routes.is_local(w.packet.tuple.dst) {
             return Verdict::Drop(DropReason::ForThisNode);
         }
         // A missing neighbour is asked for only once policy has permitted the flow.
-        let (to, way) = match self.resolve(w) {
-            Ok((id, egress)) => (egress.zone, Ok((id, egress))),
+        let (to, out, way) = match self.resolve(w) {
+            Ok((id, egress)) => (egress.zone, egress.port, Ok((id, egress))),
             Err(NoWay::Await(Verdict::AwaitNeighbour { port, next_hop })) => (
                 self.routes.port(port).and_then(|p| p.zone),
+                port,
                 Err(NoWay::Await(Verdict::AwaitNeighbour { port, next_hop })),
             ),
             Err(no) => return self.no_way(frame.data(), w, no, now),
         };
         let Some(to) = to else { return Verdict::Drop(DropReason::NoZone) };
-        let judgement = match self.judge_first(frame.data(), w, to, now) {
+        let judgement = match self.judge_first(frame.data(), w, to, out, now) {
             Ok(judgement) => judgement,
             Err(refusal) => return refusal,
         };
@@ -62,7 +70,9 @@ impl Engine {
         let cold = self.table.cold_mut(slot);
         cold.packets[0] = 1;
         cold.bytes[0] = u64::from(w.packet.ip_len());
-        self.hit(&judgement, w, to);
+        cold.ingress[0] = w.port.0 + 1;
+        self.hit(&judgement);
+        self.tell_created(slot);
         self.send(frame, w, &egress)
     }
 
@@ -70,21 +80,52 @@ impl Engine {
     fn refuse_stray(&self, w: &Work) -> Option<DropReason> {
         let Some(policy) = &self.policy else { return Some(DropReason::NoPolicy) };
         match &w.packet.l4_info {
+            // No connection begins with a segment whose checksum nobody can verify here.
+            L4::Tcp(_) if w.packet.fragment != Fragment::Whole => Some(DropReason::TcpNoSession),
             L4::Tcp(t) => {
                 let syn = t.flags & (tcp_flags::SYN | tcp_flags::ACK | tcp_flags::RST) == tcp_flags::SYN;
                 let reset = t.flags & tcp_flags::RST != 0;
                 let mid_stream = !policy.tcp().syn_check && t.flags & tcp_flags::ACK != 0 && !reset;
-                (!syn && !mid_stream).then_some(DropReason::TcpNoSession)
+                if !syn && !mid_stream {
+                    return Some(DropReason::TcpNoSession);
+                }
+                let early = policy.tcp().strict_syn_check && t.payload_len > 0;
+                early.then_some(DropReason::TcpEarlyData)
             }
             L4::IcmpQuery { reply: true } => Some(DropReason::IcmpReplyUnmatched),
             _ => None,
         }
     }
 
-    /// What policy says of a first packet; a refusal is counted, logged and answered here.
-    fn judge_first(&mut self, data: &[u8], w: &Work, to: ZoneId, now: Now) -> Result<Judgement, Verdict> {
-        let Some(policy) = &self.policy else { return Err(Verdict::Drop(DropReason::NoPolicy)) };
+    /// A TCP packet that belongs to no session and can begin none: where the rule that would permit its
+    /// flow says so (`tcp_rst`, J7), its sender is told, at the bounded rate of all answers.
+    fn answer_stray(&mut self, data: &[u8], w: &Work, now: Now) {
+        let Some(policy) = self.policy.as_ref().filter(|p| p.tcp().answers_strays) else { return };
+        if self.routes.is_local(w.packet.tuple.dst) {
+            return;
+        }
+        let Resolution::Way { port, .. } = self.routes.resolve(w.packet.tuple.dst, w.hash) else { return };
+        let Some(to) = self.routes.port(port).and_then(|p| p.zone) else { return };
         let judgement = policy.evaluate(w.zone, to, &w.tuple);
+        if judgement.action == Action::Permit && judgement.tcp_rst {
+            self.send_refusal(data, w, now);
+        }
+    }
+
+    /// What policy says of a first packet; a refusal is counted, logged and answered here.
+    fn judge_first(
+        &mut self,
+        data: &[u8],
+        w: &Work,
+        to: ZoneId,
+        out: PortId,
+        now: Now,
+    ) -> Result<Judgement, Verdict> {
+        let Some(policy) = &self.policy else { return Err(Verdict::Drop(DropReason::NoPolicy)) };
+        let judgement = match w.place {
+            Some(place) => policy.evaluate_at(w.zone, to, &w.tuple, place),
+            None => policy.evaluate(w.zone, to, &w.tuple),
+        };
         let reason = match judgement.action {
             Action::Permit => return Ok(judgement),
             Action::Deny if judgement.rule.is_none() => DropReason::PolicyDefault,
@@ -94,12 +135,24 @@ impl Engine {
                 DropReason::PolicyReject
             }
         };
-        self.hit(&judgement, w, to);
+        self.hit(&judgement);
+        if judgement.log {
+            self.push_session_event(Event::Refused(RefusedFlow {
+                at: now,
+                action: judgement.action,
+                tuple: w.tuple,
+                zones: [w.zone, to],
+                ports: [Some(w.port), Some(out)],
+                rule: judgement.rule,
+                application: judgement.application,
+                bytes: w.packet.ip_len(),
+            }));
+        }
         Err(Verdict::Drop(reason))
     }
 
-    /// Counts a rule's decision about a first packet, and tells of it if the rule asks for that.
-    fn hit(&mut self, judgement: &Judgement, w: &Work, to: ZoneId) {
+    /// Counts a rule's decision about a first packet.
+    fn hit(&mut self, judgement: &Judgement) {
         match judgement.rule {
             Some(rule) => {
                 if let Some(hits) = self.rule_hits.get_mut(rule.0 as usize) {
@@ -107,16 +160,6 @@ impl Engine {
                 }
             }
             None => self.default_hits += 1,
-        }
-        if judgement.log {
-            self.push_event(Event::Flow(FlowEvent {
-                action: judgement.action,
-                tuple: w.tuple,
-                from: w.zone,
-                to,
-                rule: judgement.rule,
-                application: judgement.application,
-            }));
         }
     }
 
@@ -129,12 +172,7 @@ impl Engine {
         let counter = self.sessions_made * u64::from(self.config.shards) + u64::from(self.config.shard);
         self.sessions_made += 1;
         self.counters.created += 1;
-        let (wings, state) = match &w.packet.l4_info {
-            L4::Tcp(t) => first_tcp(t),
-            _ => ([WingFacts::default(); 2], State::OneWay),
-        };
-        *self.table.cold_mut(slot) = Cold {
-            wings,
+        let mut cold = Cold {
             revision: self.policy.as_ref().map_or(0, |p| p.revision()),
             rule: j.rule.unwrap_or_default(),
             application: j.application,
@@ -144,6 +182,11 @@ impl Engine {
             created_ms: now.0,
             ..Cold::default()
         };
+        let state = match &w.packet.l4_info {
+            L4::Tcp(t) => self.begin_tcp(&mut cold, t, now),
+            _ => State::OneWay,
+        };
+        *self.table.cold_mut(slot) = cold;
         let revision = self.revision;
         let generation = self.routes.generation();
         let hot = self.table.hot_mut(slot);
@@ -156,9 +199,19 @@ impl Engine {
         if w.forward {
             hot.flags |= flag::FIRST_FORWARD;
         }
+        self.set_logged(slot, j.log);
         self.set_service_class(slot, j.class);
         self.set_class(slot);
         Some(slot)
+    }
+
+    /// Takes the facts of a session's first segment: a SYN, or (`tcp.syn_check` off) any that acknowledges.
+    fn begin_tcp(&mut self, cold: &mut Cold, t: &Tcp, now: Now) -> State {
+        let mut connection = Connection { wings: &mut cold.wings, seen_ms: &mut cold.tcp_seen_ms };
+        if connection.observe(0, t, now.ms32(), false) == Observation::Learned {
+            self.counters.tcp_relearned += 1;
+        }
+        tcp::derive(cold.wings[0].bits, cold.wings[1].bits)
     }
 
     /// The first direction's tuple of a session.
@@ -197,14 +250,9 @@ impl Engine {
         let hot = self.table.hot_mut(slot);
         hot.revision = short;
         hot.flags &= !hot_flag::REFRESH;
+        self.set_logged(slot, j.log);
         self.set_service_class(slot, j.class);
         self.set_class(slot);
         true
     }
-}
-
-/// Facts and state that the first segment of a TCP session gives it.
-fn first_tcp(t: &Tcp) -> ([WingFacts; 2], State) {
-    let wings = tcp::first_segment(t);
-    (wings, tcp::derive(wings[0].bits, wings[1].bits))
 }

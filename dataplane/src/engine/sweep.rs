@@ -4,7 +4,9 @@
 //! what is expired. It also judges sessions again that no packet has visited since the policy
 //! changed, so that what the policy denies is gone within about a second (see `setup` for packets).
 
-use super::{Engine, hot_flag};
+use super::{BATCH_MAX, Engine, hot_flag};
+use crate::addr::Tuple;
+use crate::policy::{Action, Place};
 use crate::session::EndReason;
 use crate::table::{HotLine, SlotId};
 use crate::time::Now;
@@ -21,8 +23,10 @@ impl Engine {
     /// Moves the hand by what the time since the last call is worth. To be called after each batch,
     /// and at least every few milliseconds when none comes.
     pub fn sweep(&mut self, now: Now) {
+        self.clock = now;
         let elapsed = now.since(self.sweep_last).min(PASS_MS);
         self.sweep_last = self.sweep_last.max(now);
+        self.fragments.expire(now);
         self.sweep_debt += elapsed * u64::from(self.table.slots_used());
         let owed = self.sweep_debt / PASS_MS;
         if owed == 0 {
@@ -46,17 +50,33 @@ impl Engine {
             self.counters.sweep_passes += 1;
         }
         self.sweep_next = step.next;
+        let mut stale: ArrayVec<SlotId, COLLECT_MAX> = ArrayVec::new();
         for slot in found {
             if self.is_expired(slot, now) {
                 self.end(slot, EndReason::Aged);
-            } else if self.judge_live(slot).is_none() {
-                self.end(slot, EndReason::Denied);
             } else {
+                stale.push(slot);
+            }
+        }
+        stale.chunks(BATCH_MAX).for_each(|slots| self.judge_again(slots));
+    }
+
+    /// Ends those of at most [`BATCH_MAX`] live sessions that the policy denies.
+    fn judge_again(&mut self, slots: &[SlotId]) {
+        let Some(policy) = self.policy.clone() else { return };
+        let tuples: ArrayVec<Tuple, BATCH_MAX> = slots.iter().map(|slot| self.first_tuple(*slot)).collect();
+        let mut places = [Place::default(); BATCH_MAX];
+        policy.place(&tuples, &mut places[..tuples.len()]);
+        for ((slot, tuple), place) in slots.iter().zip(&tuples).zip(places) {
+            let [from, to] = self.table.hot(*slot).zone;
+            if policy.evaluate_at(from, to, tuple, place).action == Action::Permit {
                 // Judged; rule and timeout follow with its next packet (F7).
                 let revision = self.revision;
-                let hot = self.table.hot_mut(slot);
+                let hot = self.table.hot_mut(*slot);
                 hot.revision = revision;
                 hot.flags |= hot_flag::REFRESH;
+            } else {
+                self.end(*slot, EndReason::Denied);
             }
         }
     }

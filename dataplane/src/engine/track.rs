@@ -2,12 +2,14 @@
 
 use super::process::Work;
 use super::{Engine, hot_flag};
+use crate::addr::proto;
+use crate::drops::DropReason;
 use crate::names::ClassId;
-use crate::packet::L4;
+use crate::packet::{Fragment, L4, Tcp};
 use crate::policy::{NEVER_SHARE_PERCENT, TimeWait};
-use crate::session::State;
-use crate::session::tcp::{self, Observation, Rule};
-use crate::session::{EndReason, tcp::fact};
+use crate::session::record::Cold;
+use crate::session::tcp::{self, Connection, Observation, Rule, fact};
+use crate::session::{EndReason, State};
 use crate::table::SlotId;
 use crate::time::Now;
 
@@ -18,6 +20,8 @@ pub(super) enum Track {
     Continues,
     /// A SYN begins a new connection with the same tuple; nothing was counted (J6).
     NewConnection,
+    /// A check refuses it: nothing was counted or changed (J7).
+    Refused(DropReason),
 }
 
 impl Engine {
@@ -25,9 +29,13 @@ impl Engine {
     #[inline]
     pub(super) fn track(&mut self, slot: SlotId, wing: usize, w: &Work, now: Now) -> Track {
         match &w.packet.l4_info {
+            L4::LaterFragment if w.tuple.protocol == proto::TCP => self.track_tcp_fragment(slot, wing, now),
+            L4::LaterFragment => self.table.hot_mut(slot).last_seen_ms = now.ms32(),
             L4::Tcp(t) => {
-                if self.track_tcp(slot, wing, t, now) == Track::NewConnection {
-                    return Track::NewConnection;
+                let fragmented = w.packet.fragment != Fragment::Whole;
+                let track = self.track_tcp(slot, wing, t, fragmented, now);
+                if track != Track::Continues {
+                    return track;
                 }
             }
             L4::IcmpQuery { .. } => self.track_icmp_query(slot, wing, now),
@@ -36,28 +44,72 @@ impl Engine {
         let cold = self.table.cold_mut(slot);
         cold.packets[wing] += 1;
         cold.bytes[wing] += u64::from(w.packet.ip_len());
+        cold.ingress[wing] = w.port.0 + 1;
         Track::Continues
     }
 
-    fn track_tcp(&mut self, slot: SlotId, wing: usize, t: &crate::packet::Tcp, now: Now) -> Track {
+    fn track_tcp(&mut self, slot: SlotId, wing: usize, t: &Tcp, fragmented: bool, now: Now) -> Track {
+        let Some(checks) = self.policy.as_ref().map(|p| *p.tcp()) else {
+            return Track::Refused(DropReason::NoPolicy);
+        };
         let cold = self.table.cold_mut(slot);
-        match tcp::observe(&mut cold.wings, wing, t) {
-            Observation::NewConnection => return Track::NewConnection,
-            Observation::Ignored => self.counters.tcp_ignored += 1,
-            Observation::Taken => {}
+        let before = cold.wings.map(|f| f.bits);
+        if checks.strict_syn_check && is_early(cold, wing, t, now) {
+            return Track::Refused(DropReason::TcpEarlyData);
         }
-        let bits = self.table.cold(slot).wings.map(|f| f.bits);
-        let state = tcp::derive(bits[0], bits[1]);
-        let half_close = self.policy.as_ref().is_some_and(|p| p.tcp().half_close_time_wait);
+        let mut connection = Connection { wings: &mut cold.wings, seen_ms: &mut cold.tcp_seen_ms };
+        let observation = connection.observe(wing, t, now.ms32(), fragmented);
+        let bits = cold.wings.map(|f| f.bits);
+        let restarts = match observation {
+            Observation::NewConnection => return Track::NewConnection,
+            Observation::OutOfWindow if checks.sequence_check => {
+                return Track::Refused(DropReason::TcpOutOfWindow);
+            }
+            Observation::RstOutOfWindow if checks.rst_sequence_check => {
+                return Track::Refused(DropReason::TcpRstOutOfWindow);
+            }
+            Observation::Taken => true,
+            Observation::Learned => {
+                self.counters.tcp_relearned += 1;
+                true
+            }
+            // Without the check any packet restarts the timer (J2).
+            Observation::OutOfWindow => {
+                self.counters.tcp_ignored += 1;
+                true
+            }
+            Observation::Ignored | Observation::RstOutOfWindow => {
+                self.counters.tcp_ignored += 1;
+                false
+            }
+        };
+        let base = tcp::derive_base(bits[0], bits[1]);
+        let sender_closed = bits[wing] & fact::FIN != 0;
         let hot = self.table.hot_mut(slot);
-        if hot.state != state as u8 {
-            hot.state = state as u8;
+        let mut moved = false;
+        if bits != before {
+            hot.state = tcp::derive(bits[0], bits[1]) as u8;
+            moved = base != tcp::derive_base(before[0], before[1]);
+        }
+        if moved || (restarts && tcp::restarts_timer(base, sender_closed, checks.half_close_time_wait)) {
             hot.last_seen_ms = now.ms32();
+        }
+        if moved {
             self.set_class(slot);
-        } else if tcp::restarts_timer(state, bits[wing] & fact::FIN != 0, half_close) {
-            hot.last_seen_ms = now.ms32();
         }
         Track::Continues
+    }
+
+    /// A later fragment of a segment changes no fact. It keeps the session alive as far as its state
+    /// lets data do that.
+    fn track_tcp_fragment(&mut self, slot: SlotId, wing: usize, now: Now) {
+        let bits = self.table.cold(slot).wings.map(|f| f.bits);
+        let half_close = self.policy.as_ref().is_some_and(|p| p.tcp().half_close_time_wait);
+        let hot = self.table.hot_mut(slot);
+        let base = tcp::derive_base(bits[0], bits[1]);
+        if tcp::restarts_timer(base, bits[wing] & fact::FIN != 0, half_close) {
+            hot.last_seen_ms = now.ms32();
+        }
     }
 
     /// A query that was answered waits `timeouts.icmp_reply`; the next query of the same identifier
@@ -87,7 +139,10 @@ impl Engine {
         let hot = self.table.hot(slot);
         let state = State::from_u8(hot.state);
         let class = match &self.policy {
-            Some(p) if hot.protocol == crate::addr::proto::TCP => tcp_class(p.tcp(), state, service),
+            Some(p) if hot.protocol == proto::TCP => {
+                let bits = self.table.cold(slot).wings.map(|f| f.bits);
+                tcp_class(p.tcp(), tcp::derive_base(bits[0], bits[1]), service)
+            }
             Some(p) if is_icmp(hot.protocol) && state == State::Replied => p.icmp_reply_class_for(service),
             _ => service,
         };
@@ -131,7 +186,19 @@ impl Engine {
 }
 
 fn is_icmp(protocol: u8) -> bool {
-    matches!(protocol, crate::addr::proto::ICMP | crate::addr::proto::ICMPV6)
+    matches!(protocol, proto::ICMP | proto::ICMPV6)
+}
+
+/// Whether a segment carries payload and leaves the handshake undone (J7 `strict_syn_check`). The one
+/// that completes it may carry some.
+fn is_early(cold: &Cold, wing: usize, t: &Tcp, now: Now) -> bool {
+    if t.payload_len == 0 || !tcp::in_handshake(cold.wings[0].bits, cold.wings[1].bits) {
+        return false;
+    }
+    let (mut wings, mut seen_ms) = (cold.wings, cold.tcp_seen_ms);
+    let mut connection = Connection { wings: &mut wings, seen_ms: &mut seen_ms };
+    connection.observe(wing, t, now.ms32(), false) != Observation::NewConnection
+        && tcp::in_handshake(wings[0].bits, wings[1].bits)
 }
 
 fn tcp_class(p: &crate::policy::TcpPolicy, state: State, service: ClassId) -> ClassId {

@@ -74,7 +74,7 @@ fn walk_extensions(frame: &[u8], network: &mut Network) -> Result<(), DropReason
     for _ in 0..EXTENSIONS_MAX {
         // RFC 7112: the first fragment holds the whole chain.
         let cut = match network.fragment {
-            Fragment::First { .. } => DropReason::FragmentTiny,
+            Fragment::First(_) => DropReason::FragmentTiny,
             _ => DropReason::Ipv6Extensions,
         };
         let rest = frame.get(network.l4..network.end).unwrap_or(&[]);
@@ -98,7 +98,7 @@ fn walk_extensions(frame: &[u8], network: &mut Network) -> Result<(), DropReason
         }
         network.protocol = head[0];
         network.l4 += len;
-        if matches!(network.fragment, Fragment::Later { .. }) || !is_extension(network.protocol) {
+        if matches!(network.fragment, Fragment::Later(_)) || !is_extension(network.protocol) {
             return Ok(());
         }
     }

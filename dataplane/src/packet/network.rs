@@ -1,7 +1,7 @@
 //! What IPv4 and IPv6 have in common: the result of reading them, fragments, and addresses that no
 //! transit packet may have.
 
-use super::Fragment;
+use super::{Fragment, Piece};
 use crate::addr::{Addr, proto};
 use crate::drops::DropReason;
 
@@ -46,13 +46,14 @@ impl FragmentFields {
         if len == 0 || (more && len % 8 != 0) || overhead + offset + len > IP_LEN_MAX {
             return Err(DropReason::FragmentMalformed);
         }
+        let piece = Piece { id, offset, len, more, next_header: protocol };
         if offset == 0 {
-            return Ok(Fragment::First { id });
+            return Ok(Fragment::First(piece));
         }
         if offset < header_len_min(protocol) {
             return Err(DropReason::FragmentTiny);
         }
-        Ok(Fragment::Later { id, offset, more })
+        Ok(Fragment::Later(piece))
     }
 }
 

@@ -1,7 +1,7 @@
-//! What forwarding changes in a packet: link addresses, TTL or hop limit, and a checksum that a
-//! local stack had left to a device.
+//! What forwarding changes in a packet: link addresses, TTL or hop limit, a SYN's MSS option, and a
+//! checksum that a local stack had left to a device.
 
-use super::{L4, Packet, checksum, sctp, tcp, upper};
+use super::{L4, Packet, Tcp, checksum, sctp, tcp, upper};
 use crate::addr::{Mac, proto};
 
 /// Readies `frame`, from which `p` was parsed, for its next hop: writes the link addresses, lowers
@@ -18,6 +18,22 @@ pub fn forward(frame: &mut [u8], p: &Packet, src: Mac, dst: Mac) {
     }
     lower_ttl(frame, p);
     complete(frame, p, usize::from(p.l4));
+}
+
+/// Lowers the MSS option of a SYN, from which `p` was parsed and which [`forward`] has readied, to `max`
+/// (J8), the checksum updated with it. An option that begins at an odd offset lies across two words
+/// of the sum: there its bytes count the other way round (RFC 1071 section 2B).
+pub fn lower_mss(frame: &mut [u8], p: &Packet, t: &Tcp, max: u16) {
+    let (value_at, l4) = (usize::from(t.mss_offset), usize::from(p.l4));
+    let Some(old) = t.mss.filter(|old| *old > max && value_at >= l4 + tcp::HEADER_LEN) else { return };
+    let field_at = l4 + tcp::CHECKSUM;
+    let Some(field) = frame.get(field_at..).and_then(|f| f.first_chunk::<2>()).copied() else { return };
+    let Some(value) = frame.get_mut(value_at..value_at + 2) else { return };
+    value.copy_from_slice(&max.to_be_bytes());
+    let odd = (value_at - l4) % 2 == 1;
+    let (old, new) = if odd { (old.swap_bytes(), max.swap_bytes()) } else { (old, max) };
+    let field = checksum::update(u16::from_be_bytes(field), old, new);
+    frame[field_at..field_at + 2].copy_from_slice(&field.to_be_bytes());
 }
 
 fn lower_ttl(frame: &mut [u8], p: &Packet) {

@@ -52,19 +52,37 @@ pub enum Fragment {
     /// Not fragmented.
     Whole,
     /// The first fragment; it holds the whole upper-layer header.
-    First {
-        /// Identification, shared by the fragments of one packet.
-        id: u32,
-    },
+    First(Piece),
     /// A later fragment: no ports.
-    Later {
-        /// Identification, shared by the fragments of one packet.
-        id: u32,
-        /// Offset of its payload in the whole packet's payload, in bytes.
-        offset: u32,
-        /// Whether more fragments follow.
-        more: bool,
-    },
+    Later(Piece),
+}
+
+impl Fragment {
+    /// The fragment's part of its datagram; `None` for a whole packet.
+    #[inline]
+    pub fn piece(self) -> Option<Piece> {
+        match self {
+            Fragment::Whole => None,
+            Fragment::First(piece) | Fragment::Later(piece) => Some(piece),
+        }
+    }
+}
+
+/// Which part of its datagram's payload a fragment carries. Lengths and offset are sound by
+/// themselves: `len` is not 0 and a multiple of 8 unless it is the last, and the datagram that it
+/// belongs to ends at 65,535 bytes at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Identification, shared by the fragments of one datagram.
+    pub id: u32,
+    /// Offset in the datagram's payload in bytes, a multiple of 8.
+    pub offset: u32,
+    /// Length in bytes.
+    pub len: u32,
+    /// Whether more fragments follow.
+    pub more: bool,
+    /// IPv4 protocol, or what the IPv6 fragment header names as the next header.
+    pub next_header: u8,
 }
 
 /// Upper-layer header, as far as sessions need it.

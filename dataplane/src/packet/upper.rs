@@ -73,7 +73,7 @@ impl Payload<'_> {
 /// Reads the upper-layer header.
 #[inline]
 pub(super) fn parse(frame: &[u8], net: &Network) -> Result<Upper, DropReason> {
-    if matches!(net.fragment, Fragment::Later { .. }) {
+    if matches!(net.fragment, Fragment::Later(_)) {
         return Ok(Upper::portless(L4::LaterFragment, Cover::Nothing));
     }
     let payload = Payload {

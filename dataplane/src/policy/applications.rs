@@ -30,6 +30,15 @@ struct Compiled {
 pub(super) struct Applications {
     predefined: Box<[Compiled]>,
     own: Box<[Compiled]>,
+    labels: Box<[(Service, Label)]>,
+}
+
+/// Protocol and destination ports of the flows that a predefined application labels. No two overlap.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Service {
+    protocol: u8,
+    first: u16,
+    last: u16,
 }
 
 impl Applications {
@@ -48,7 +57,8 @@ impl Applications {
             let label = Label { id, own: timeout.map(|t| names.class(t)).transpose()?, predefined: None };
             own.push(Compiled { label, terms: a.terms.as_slice().into() });
         }
-        Ok(Applications { predefined: predefined.into(), own: own.into() })
+        let labels = labels(&predefined);
+        Ok(Applications { predefined: predefined.into(), own: own.into(), labels })
     }
 
     /// The first of a rule's applications that matches the flow.
@@ -66,13 +76,28 @@ impl Applications {
 
     /// The label of a flow under `any`: the predefined application of its port, if there is one.
     fn resolve(&self, tuple: &Tuple) -> Label {
-        PREDEFINED
-            .iter()
-            .zip(&self.predefined)
-            .find(|(p, compiled)| p.labels_any && compiled.matches(tuple))
-            .map(|(_, compiled)| compiled.label)
-            .unwrap_or_default()
+        let wanted = (tuple.protocol, tuple.dst_port);
+        let after = self.labels.partition_point(|(service, _)| (service.protocol, service.first) <= wanted);
+        match after.checked_sub(1).map(|i| self.labels[i]) {
+            Some((Service { protocol, last, .. }, label)) if protocol == wanted.0 && wanted.1 <= last => {
+                label
+            }
+            _ => Label::default(),
+        }
     }
+}
+
+/// What labels flows under `any`, ascending. These terms leave the source port open.
+fn labels(predefined: &[Compiled]) -> Box<[(Service, Label)]> {
+    let labelling = PREDEFINED.iter().zip(predefined).filter(|(p, _)| p.labels_any);
+    let mut labels: Vec<_> = labelling
+        .flat_map(|(p, compiled)| p.terms.iter().map(|term| (term, compiled.label)))
+        .map(|(Term { protocol, destination, .. }, label)| {
+            (Service { protocol: *protocol, first: destination.first, last: destination.last }, label)
+        })
+        .collect();
+    labels.sort_unstable_by_key(|(service, _)| *service);
+    labels.into()
 }
 
 impl Compiled {

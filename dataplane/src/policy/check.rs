@@ -7,7 +7,7 @@ use super::read_objects::{Index, PREFIXES_MAX};
 use super::read_rules::Objects;
 use super::reader::{Keys, Section};
 use super::report::{Diagnostic, Reporter};
-use super::{read_objects, read_rules, read_timeouts, warnings};
+use super::{read_log, read_objects, read_rules, read_tcp, read_timeouts, warnings};
 use serde::Serialize;
 use toml::de::DeTable;
 
@@ -18,8 +18,8 @@ pub const FILE_BYTES_MAX: usize = 64 << 20;
 const SYNTAX_ERRORS_MAX: usize = 20;
 
 const ROOT: Keys = Keys {
-    known: &["timeouts", "tcp", "session_ttl", "zone", "address_set", "application", "rule"],
-    later: &["aging", "mss", "sync"],
+    known: &["timeouts", "tcp", "mss", "session_ttl", "log", "zone", "address_set", "application", "rule"],
+    later: &["aging", "sync"],
     node: &["table", "port"],
 };
 
@@ -84,8 +84,10 @@ fn read(text: &str, r: &mut Reporter<'_>) -> Option<PolicyFile> {
     let (mut zones, mut sets, mut apps) = (Index::new(), Index::new(), Index::new());
     let mut prefixes_left = PREFIXES_MAX + 1;
     let timeouts = read_timeouts::timeouts(&root, r);
-    let tcp = read_timeouts::tcp(&root, r);
+    let tcp = read_tcp::tcp(&root, r);
+    let mss = read_tcp::mss(&root, r);
     let session_ttl = read_timeouts::session_ttl(&root, r);
+    let log = read_log::log(&root, r);
     let zone_list = read_objects::zones(&root, &mut zones, r);
     let address_sets = read_objects::address_sets(&root, &mut sets, &mut prefixes_left, r);
     let applications = read_objects::applications(&root, &mut apps, r);
@@ -96,7 +98,9 @@ fn read(text: &str, r: &mut Reporter<'_>) -> Option<PolicyFile> {
     Some(PolicyFile {
         timeouts,
         tcp,
+        mss,
         session_ttl,
+        log,
         zones: zone_list,
         address_sets,
         applications,

@@ -3,7 +3,7 @@
 
 use super::Action;
 use super::applications::Applications;
-use super::matcher::{Flow, Matcher};
+use super::matcher::{Flow, Matcher, Place};
 use super::model::{ApplicationRef, PolicyFile, TimeWaitSetting, Ttl};
 use super::ttl::{Levels, TtlTable, class, fallback};
 use crate::addr::Tuple;
@@ -45,6 +45,8 @@ pub struct Judgement {
     pub rule: Option<RuleId>,
     /// Whether the rule wants its flows logged.
     pub log: bool,
+    /// Whether the rule answers a TCP packet that is no SYN and belongs to no session (J7).
+    pub tcp_rst: bool,
     /// The application that matched; 0 is none.
     pub application: AppId,
     /// Idle timeout of the flow's session (F5).
@@ -60,7 +62,7 @@ pub enum TimeWait {
     Ageout,
 }
 
-/// `[tcp]` in compiled form (J4 to J7).
+/// `[tcp]` and `[mss]` in compiled form (J4 to J8).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TcpPolicy {
     /// Until the handshake completes (J4).
@@ -77,6 +79,16 @@ pub struct TcpPolicy {
     pub fin_invalidate: bool,
     /// A first packet that is no SYN is dropped (J7).
     pub syn_check: bool,
+    /// Payload before the handshake is done is dropped (J7).
+    pub strict_syn_check: bool,
+    /// A segment outside its window is dropped (J7).
+    pub sequence_check: bool,
+    /// A RST outside its window is dropped (J7).
+    pub rst_sequence_check: bool,
+    /// Some rule answers a first packet that is no SYN (J7).
+    pub answers_strays: bool,
+    /// Largest MSS option that a SYN passes on (J8).
+    pub mss_max: Option<u16>,
 }
 
 /// A zone of the policy, for show.
@@ -115,6 +127,8 @@ pub struct RuleInfo {
     pub session_ttl: Option<Ttl>,
     /// Whether its flows are logged.
     pub log: bool,
+    /// Whether a TCP packet that would be its first but is no SYN is answered with a RST (J7).
+    pub tcp_rst: bool,
     /// A rule that is not enabled matches nothing.
     pub enabled: bool,
     /// What an operator says about it.
@@ -129,6 +143,7 @@ struct Verdict {
     id: RuleId,
     action: Action,
     log: bool,
+    tcp_rst: bool,
     session_ttl: Option<ClassId>,
     applications: Box<[ApplicationRef]>,
 }
@@ -143,10 +158,12 @@ pub struct Policy {
     ttl: TtlTable,
     tcp: TcpPolicy,
     icmp_reply: ClassId,
+    log_default_deny: bool,
     /// Index of each zone in the policy, by its `ZoneId`.
     zone_index: Box<[Option<u16>]>,
     zones: Box<[ZoneInfo]>,
     rules: Box<[RuleInfo]>,
+    rule_ids_end: usize,
     never_fallbacks: BTreeMap<ClassId, ClassId>,
     classes: Arc<[TimeoutClass]>,
     source_text: Arc<str>,
@@ -187,8 +204,10 @@ pub fn compile(file: &PolicyFile, revision: u32, names: &mut Names) -> Result<Po
         ttl,
         tcp,
         icmp_reply,
+        log_default_deny: file.log.default_deny,
         zone_index: zone_index.into(),
         zones,
+        rule_ids_end: rules.iter().map(|rule| rule.id.0 as usize + 1).max().unwrap_or(0),
         rules,
         never_fallbacks,
         classes: names.classes().into(),
@@ -204,10 +223,25 @@ impl Policy {
     ///
     /// Once for each new flow, and again for a live one after a commit. Does not allocate.
     pub fn evaluate(&self, from: ZoneId, to: ZoneId, tuple: &Tuple) -> Judgement {
+        self.evaluate_at(from, to, tuple, self.matcher.place_one(tuple))
+    }
+
+    /// Finds out where flows stand among all prefixes, before they are evaluated: with many prefixes
+    /// that is a few cache misses a flow, which overlap when it is done for a batch at once.
+    ///
+    /// # Panics
+    /// When the slices are not of one length.
+    pub fn place(&self, flows: &[Tuple], places: &mut [Place]) {
+        assert_eq!(flows.len(), places.len());
+        self.matcher.place(flows, places);
+    }
+
+    /// [`Policy::evaluate`] of a flow whose place this very policy has found.
+    pub fn evaluate_at(&self, from: ZoneId, to: ZoneId, tuple: &Tuple, place: Place) -> Judgement {
         let (Some(from), Some(to)) = (self.zone(from), self.zone(to)) else {
             return self.default_deny(tuple);
         };
-        let found = self.matcher.first(Flow { from, to, tuple }, u32::MAX, |rule| {
+        let found = self.matcher.first(Flow { from, to, tuple }, place, u32::MAX, |rule| {
             self.applications.first(&self.verdicts[rule as usize].applications, tuple)
         });
         let Some((rule, label)) = found else {
@@ -220,6 +254,7 @@ impl Policy {
             action: verdict.action,
             rule: Some(verdict.id),
             log: verdict.log,
+            tcp_rst: verdict.tcp_rst,
             application: label.id,
             class: self.ttl.class(tuple, levels),
         }
@@ -276,6 +311,11 @@ impl Policy {
         &self.rules
     }
 
+    /// One above the highest number of its rules.
+    pub fn rule_ids_end(&self) -> usize {
+        self.rule_ids_end
+    }
+
     /// The text that it was compiled from.
     pub fn source_text(&self) -> &Arc<str> {
         &self.source_text
@@ -295,7 +335,8 @@ impl Policy {
         Judgement {
             action: Action::Deny,
             rule: None,
-            log: false,
+            log: self.log_default_deny,
+            tcp_rst: false,
             application: AppId::default(),
             class: self.ttl.class(tuple, Levels::default()),
         }
@@ -319,6 +360,7 @@ fn rule_infos(file: &PolicyFile, names: &mut Names) -> Result<Box<[RuleInfo]>, N
                 action: r.action,
                 session_ttl: r.session_ttl,
                 log: r.log,
+                tcp_rst: r.tcp_rst,
                 enabled: r.enabled,
                 description: r.description.clone(),
                 line: r.line,
@@ -337,6 +379,7 @@ fn verdicts(file: &PolicyFile, infos: &[RuleInfo], names: &mut Names) -> Result<
                 id: info.id,
                 action: rule.action,
                 log: rule.log,
+                tcp_rst: rule.tcp_rst,
                 session_ttl: ttl.transpose()?,
                 applications: rule.application.as_slice().into(),
             })
@@ -358,6 +401,11 @@ fn tcp(file: &PolicyFile, names: &mut Names) -> Result<TcpPolicy, NamesFull> {
         rst_invalidate: t.rst_invalidate,
         fin_invalidate: t.fin_invalidate,
         syn_check: t.syn_check,
+        strict_syn_check: t.strict_syn_check,
+        sequence_check: t.sequence_check,
+        rst_sequence_check: t.rst_sequence_check,
+        answers_strays: file.rules.iter().any(|r| r.tcp_rst && r.enabled),
+        mss_max: file.mss.all_tcp,
     })
 }
 

@@ -1,12 +1,12 @@
 //! Finds the first rule that matches a flow.
 //!
-//! Five dimensions (from, to, source, destination, service) each give a few sets of rules whose
-//! union could match; the first rule in the intersection of the five unions is the answer, once its
+//! Four dimensions (pair of zones, service, source, destination) each give a few sets of rules whose
+//! union could match; the first rule in the intersection of the four unions is the answer, once its
 //! application has confirmed the source port, which no dimension covers. Nothing here allocates
 //! after the build.
 //!
-//! Rules are numbered anew for this, by [`super::order`]: rules that are specific in the same
-//! dimensions stand together, so that whole words drop out of the intersection.
+//! Rules are numbered anew for this, by [`super::order`]: rules that match the same flows stand
+//! together, so that whole words drop out of the intersection.
 
 use super::bitmaps::{Bitmaps, Builder, SetId};
 use super::compiled::CompileError;
@@ -14,11 +14,8 @@ use super::intervals::{Intervals, Nested, port_prefixes, prefix_bounds};
 use super::model::{AddressRef, PolicyFile, PortRange, Rule, ZoneRef};
 use super::order::Order;
 use crate::addr::{Addr, Tuple};
-use arrayvec::ArrayVec;
 use std::collections::BTreeMap;
-
-/// The sets of one dimension for one flow: at most "any" and one for each IPv6 prefix length.
-type Union = ArrayVec<SetId, 130>;
+use std::hint::black_box;
 
 /// A flow as the rules see it; zones are indices into the policy's own list.
 #[derive(Clone, Copy, Debug)]
@@ -28,26 +25,32 @@ pub(super) struct Flow<'a> {
     pub(super) tuple: &'a Tuple,
 }
 
+/// Where the addresses of a flow are among the prefixes of one policy ([`super::Policy::place`]).
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Place {
+    source: u32,
+    destination: u32,
+}
+
 /// One zone dimension: rules for any zone, and for each zone.
 #[derive(Debug)]
 struct ZoneSide {
-    any: Option<SetId>,
-    zones: Box<[Option<SetId>]>,
+    any: Box<[SetId]>,
+    zones: Box<[Box<[SetId]>]>,
 }
 
 /// One address dimension. The families have an index each: `::/0` holds no IPv4 address.
 #[derive(Debug)]
 struct AddressSide {
-    any: Option<SetId>,
-    v4: Intervals,
-    v6: Intervals,
+    v4: Intervals<u32>,
+    v6: Intervals<u128>,
 }
 
 /// The ports of one protocol.
 #[derive(Debug)]
 struct Ports {
     protocol: u8,
-    index: Intervals,
+    index: Intervals<u16>,
 }
 
 /// The service dimension: application `any`, and destination ports for each protocol in use.
@@ -82,48 +85,77 @@ impl Matcher {
         Ok(Matcher { order, bitmaps: sets.finish(), from, to, source, destination, services })
     }
 
+    /// Finds the places of many flows at once.
+    #[inline]
+    pub(super) fn place(&self, flows: &[Tuple], places: &mut [Place]) {
+        // Searching and reading are apart, so that the misses of all flows are under way at once.
+        for (flow, place) in flows.iter().zip(&mut *places) {
+            place.source = self.source.interval(flow.src);
+            place.destination = self.destination.interval(flow.dst);
+        }
+        let unions = |flow: &Tuple, place: &Place| {
+            [self.source.around(flow.src, place.source), self.destination.around(flow.dst, place.destination)]
+        };
+        let mut sum = 0;
+        for (flow, place) in flows.iter().zip(&*places) {
+            for union in unions(flow, place) {
+                sum ^= union.first().copied().unwrap_or_default();
+            }
+        }
+        for (flow, place) in flows.iter().zip(&*places) {
+            for union in unions(flow, place) {
+                sum ^= self.bitmaps.touch(union);
+            }
+        }
+        black_box(sum);
+    }
+
+    /// The place of one flow.
+    #[inline]
+    pub(super) fn place_one(&self, flow: &Tuple) -> Place {
+        Place { source: self.source.interval(flow.src), destination: self.destination.interval(flow.dst) }
+    }
+
     /// The first rule in file order, before rule `before`, whose zones, addresses, protocol and
     /// destination port hold the flow and for which `visit` returns something.
     #[inline]
     pub(super) fn first<T>(
         &self,
         flow: Flow<'_>,
+        place: Place,
         before: u32,
         mut visit: impl FnMut(u32) -> Option<T>,
     ) -> Option<(u32, T)> {
+        // Those that rule out most come first.
         let unions = [
+            self.services.union(flow.tuple),
+            self.source.around(flow.tuple.src, place.source),
+            self.destination.around(flow.tuple.dst, place.destination),
             self.from.union(flow.from),
             self.to.union(flow.to),
-            self.services.union(flow.tuple),
-            self.source.union(flow.tuple.src),
-            self.destination.union(flow.tuple.dst),
         ];
         let mut best = before;
         let mut found = None;
-        // Words below this one belong to a group that has no rule before `best` any more.
-        let mut skip_to = 0;
         for s in 0..self.bitmaps.stride() {
-            let base = s as u32 * 64;
-            let mut words = unions.iter().fold(u64::MAX, |acc, u| acc & self.bitmaps.summary(u, s));
+            let mut words = intersect(&unions, |union| self.bitmaps.summary(union, s));
             while words != 0 {
                 let bit = words.trailing_zeros();
                 words &= words - 1;
-                let word = base + bit;
-                if word < skip_to {
-                    continue;
+                let word = s as u32 * 64 + bit;
+                // Words stand in the order of their first rules.
+                if self.order.first_rule(word) >= best {
+                    return found;
                 }
-                let mut rules = unions.iter().fold(u64::MAX, |acc, u| acc & self.bitmaps.word(u, s, bit));
+                let mut rules = intersect(&unions, |union| self.bitmaps.word(union, s, bit));
                 while rules != 0 {
                     let rule = self.order.rule(word * 64 + rules.trailing_zeros());
                     rules &= rules - 1;
                     if rule >= best {
-                        skip_to = self.order.group_end(word);
                         break;
                     }
                     if let Some(value) = visit(rule) {
                         best = rule;
                         found = Some((rule, value));
-                        skip_to = self.order.group_end(word);
                         break;
                     }
                 }
@@ -131,6 +163,19 @@ impl Matcher {
         }
         found
     }
+}
+
+/// What is in all unions.
+#[inline]
+fn intersect(unions: &[&[SetId]; 5], mut bits: impl FnMut(&[SetId]) -> u64) -> u64 {
+    let mut all = u64::MAX;
+    for union in unions {
+        all &= bits(union);
+        if all == 0 {
+            break;
+        }
+    }
+    all
 }
 
 /// Stores a set unless it is empty.
@@ -153,15 +198,17 @@ impl ZoneSide {
                 ZoneRef::Zone(z) => zones[usize::from(z)].push(i),
             }
         }
+        let any = store(sets, any)?;
+        let with_any = |rules| Ok(any.into_iter().chain(store(sets, rules)?).collect());
         Ok(ZoneSide {
-            any: store(sets, any)?,
-            zones: zones.into_iter().map(|rules| store(sets, rules)).collect::<Result<_, _>>()?,
+            any: any.into_iter().collect(),
+            zones: zones.into_iter().map(with_any).collect::<Result<_, CompileError>>()?,
         })
     }
 
     #[inline]
-    fn union(&self, zone: u16) -> Union {
-        self.any.into_iter().chain(self.zones.get(usize::from(zone)).copied().flatten()).collect()
+    fn union(&self, zone: u16) -> &[SetId] {
+        self.zones.get(usize::from(zone)).unwrap_or(&self.any)
     }
 }
 
@@ -214,15 +261,24 @@ impl AddressSide {
                 }
             };
             let ((first, last), is_v4, _) = same[0];
-            if is_v4 { &mut v4 } else { &mut v6 }.push(Nested { first, last, set });
+            if is_v4 {
+                v4.push(Nested { first: first as u32, last: last as u32, set });
+            } else {
+                v6.push(Nested { first, last, set });
+            }
         }
-        Ok(AddressSide { any: store(sets, any)?, v4: Intervals::new(v4), v6: Intervals::new(v6) })
+        let any = store(sets, any)?;
+        Ok(AddressSide { v4: Intervals::new(v4, any, sets), v6: Intervals::new(v6, any, sets) })
     }
 
     #[inline]
-    fn union(&self, address: Addr) -> Union {
-        let index = if address.is_v4() { &self.v4 } else { &self.v6 };
-        self.any.into_iter().chain(index.holding(address.0)).collect()
+    fn interval(&self, address: Addr) -> u32 {
+        if address.is_v4() { self.v4.interval(address.0 as u32) } else { self.v6.interval(address.0) }
+    }
+
+    #[inline]
+    fn around(&self, address: Addr, interval: u32) -> &[SetId] {
+        if address.is_v4() { self.v4.around(interval) } else { self.v6.around(interval) }
     }
 }
 
@@ -248,23 +304,25 @@ impl Services {
                 }
             }
         }
-        let mut protocols: BTreeMap<u8, Vec<Nested>> = BTreeMap::new();
+        let mut protocols: BTreeMap<u8, Vec<Nested<u16>>> = BTreeMap::new();
         for ((protocol, ports), rules) in by_ports {
             let set = sets.add(rules)?;
-            let range = Nested { first: ports.first.into(), last: ports.last.into(), set };
+            let range = Nested { first: ports.first, last: ports.last, set };
             protocols.entry(protocol).or_default().push(range);
         }
+        let any = store(sets, any)?;
         let protocols = protocols
             .into_iter()
-            .map(|(protocol, ranges)| Ports { protocol, index: Intervals::new(ranges) })
+            .map(|(protocol, ranges)| Ports { protocol, index: Intervals::new(ranges, any, sets) })
             .collect();
-        Ok(Services { any: store(sets, any)?, protocols })
+        Ok(Services { any, protocols })
     }
 
     #[inline]
-    fn union(&self, tuple: &Tuple) -> Union {
-        let ports = self.protocols.iter().find(|p| p.protocol == tuple.protocol);
-        let specific = ports.into_iter().flat_map(|p| p.index.holding(tuple.dst_port.into()));
-        self.any.into_iter().chain(specific).collect()
+    fn union(&self, tuple: &Tuple) -> &[SetId] {
+        match self.protocols.iter().find(|p| p.protocol == tuple.protocol) {
+            Some(ports) => ports.index.holding(tuple.dst_port),
+            None => self.any.as_slice(),
+        }
     }
 }

@@ -14,16 +14,20 @@ mod bitmaps;
 mod check;
 mod compiled;
 mod fields;
+pub mod import;
 mod intervals;
 mod matcher;
 mod model;
 mod order;
 mod predefined;
+mod read_log;
 mod read_objects;
 mod read_rules;
+mod read_tcp;
 mod read_timeouts;
 mod reader;
 mod report;
+mod search;
 mod shadow;
 mod suggest;
 #[cfg(test)]
@@ -38,9 +42,10 @@ pub use check::{CheckReport, FILE_BYTES_MAX, check};
 pub use compiled::{
     CompileError, Judgement, NEVER_SHARE_PERCENT, Policy, RuleInfo, TcpPolicy, TimeWait, ZoneInfo, compile,
 };
+pub use matcher::Place;
 pub use model::{
-    AddressRef, AddressSet, Application, ApplicationRef, PolicyFile, PortRange, PortTtl, Rule, SessionTtl,
-    TcpSettings, Term, TimeWaitSetting, Timeouts, Ttl, Zone, ZoneRef,
+    AddressRef, AddressSet, Application, ApplicationRef, LogSettings, MssSettings, PolicyFile, PortRange,
+    PortTtl, Rule, SessionTtl, TcpSettings, Term, TimeWaitSetting, Timeouts, Ttl, Zone, ZoneRef,
 };
 pub use predefined::{PREDEFINED, Predefined};
 pub use report::{DIAGNOSTICS_MAX, Diagnostic, Severity};

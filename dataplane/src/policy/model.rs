@@ -76,7 +76,7 @@ pub enum TimeWaitSetting {
     Ageout,
 }
 
-/// `[tcp]` (J4, J5, J6, `syn_check` of J7).
+/// `[tcp]` (J4 to J7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TcpSettings {
     /// Until the handshake completes, in seconds (J4).
@@ -91,6 +91,19 @@ pub struct TcpSettings {
     pub half_close_time_wait: bool,
     /// A first packet that is no SYN is dropped (J7).
     pub syn_check: bool,
+    /// Payload before the handshake is done is dropped (J7).
+    pub strict_syn_check: bool,
+    /// A segment outside its window is dropped (J7).
+    pub sequence_check: bool,
+    /// A RST outside its window is dropped (J7).
+    pub rst_sequence_check: bool,
+}
+
+/// `[mss]` (J8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MssSettings {
+    /// Largest MSS option that a SYN passes on, in bytes (64..65535); unset: as it is.
+    pub all_tcp: Option<u16>,
 }
 
 impl Default for TcpSettings {
@@ -102,6 +115,9 @@ impl Default for TcpSettings {
             time_wait: TimeWaitSetting::Seconds(150),
             half_close_time_wait: false,
             syn_check: true,
+            strict_syn_check: false,
+            sequence_check: true,
+            rst_sequence_check: false,
         }
     }
 }
@@ -164,6 +180,13 @@ pub struct SessionTtl {
     pub ports: Vec<PortTtl>,
 }
 
+/// `[log]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LogSettings {
+    /// First packets that no rule matches are logged, as those of a rule with `log = true`.
+    pub default_deny: bool,
+}
+
 /// A `[[zone]]`: a name for a set of ports. Which ports is the node's own configuration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Zone {
@@ -216,7 +239,7 @@ pub struct Application {
 }
 
 /// A zone in a rule.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum ZoneRef {
     /// Every zone that the policy declares.
     Any,
@@ -267,6 +290,8 @@ pub struct Rule {
     pub session_ttl: Option<Ttl>,
     /// Whether its flows are logged.
     pub log: bool,
+    /// A TCP packet that would be its first but is no SYN is answered with a RST (J7).
+    pub tcp_rst: bool,
     /// A rule that is not enabled matches nothing.
     pub enabled: bool,
     /// What an operator says about it.
@@ -283,8 +308,12 @@ pub struct PolicyFile {
     pub timeouts: Timeouts,
     /// `[tcp]`.
     pub tcp: TcpSettings,
+    /// `[mss]`.
+    pub mss: MssSettings,
     /// `[session_ttl]`.
     pub session_ttl: SessionTtl,
+    /// `[log]`.
+    pub log: LogSettings,
     /// `[[zone]]`, in file order.
     pub zones: Vec<Zone>,
     /// `[[address_set]]`, in file order.
@@ -331,7 +360,7 @@ impl PolicyFile {
     }
 
     /// The prefixes of an address in a rule; `None` is every address.
-    pub(super) fn prefixes<'a>(&'a self, address: &'a AddressRef) -> Option<&'a [IpNet]> {
+    pub fn prefixes<'a>(&'a self, address: &'a AddressRef) -> Option<&'a [IpNet]> {
         match address {
             AddressRef::Any => None,
             AddressRef::Set(i) => Some(self.address_sets.get(*i as usize).map_or(&[], |s| &s.prefixes)),
@@ -340,7 +369,7 @@ impl PolicyFile {
     }
 
     /// The terms of an application in a rule; `None` is every flow.
-    pub(super) fn terms(&self, application: ApplicationRef) -> Option<&[Term]> {
+    pub fn terms(&self, application: ApplicationRef) -> Option<&[Term]> {
         match application {
             ApplicationRef::Any => None,
             ApplicationRef::Predefined(i) => {

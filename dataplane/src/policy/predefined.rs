@@ -112,6 +112,7 @@ mod tests {
     fn j3_predefined_terms_are_disjoint_and_names_distinct() {
         let labelled: Vec<_> = PREDEFINED.iter().filter(|p| p.labels_any).flat_map(|p| p.terms).collect();
         for (i, a) in labelled.iter().enumerate() {
+            assert_eq!(a.source, PortRange::ALL, "{a:?}");
             for b in &labelled[i + 1..] {
                 let apart =
                     a.destination.last < b.destination.first || b.destination.last < a.destination.first;

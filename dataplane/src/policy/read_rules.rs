@@ -3,7 +3,7 @@
 use super::fields::{looks_like_address, prefix};
 use super::model::{AddressRef, ApplicationRef, Rule, ZoneRef};
 use super::read_objects::{Index, label, take_prefix};
-use super::reader::{Keys, Section};
+use super::reader::{Keys, Section, at};
 use super::report::{Reporter, quote};
 use super::suggest::nearest;
 use super::{Action, PREDEFINED, predefined};
@@ -30,6 +30,7 @@ const RULE: Keys = Keys {
         "action",
         "session_ttl",
         "log",
+        "tcp_rst",
         "enabled",
     ],
     later: &[],
@@ -96,6 +97,7 @@ fn rule<'t>(
     let action = action(&section, r);
     let session_ttl = section.ttl("session_ttl", 1, r);
     let log = section.boolean("log", r).unwrap_or(false);
+    let tcp_rst = tcp_rst(&section, action, r);
     let enabled = section.boolean("enabled", r).unwrap_or(true);
     let description = section.description(r);
     let line = r.lines.position(start).0;
@@ -109,11 +111,23 @@ fn rule<'t>(
         action: action?,
         session_ttl,
         log,
+        tcp_rst,
         enabled,
         description,
         line,
         at: start,
     })
+}
+
+/// J7: only what a rule would permit is answered; `reject` answers by itself, and `deny` is silent.
+fn tcp_rst(section: &Section<'_>, action: Option<Action>, r: &mut Reporter<'_>) -> bool {
+    let wanted = section.boolean("tcp_rst", r).unwrap_or(false);
+    if let (true, Some(Action::Deny | Action::Reject), Some(value)) = (wanted, action, section.get("tcp_rst"))
+    {
+        let message = format!("`tcp_rst` in {} goes with action = \"permit\" only", section.label);
+        r.error(at(value), message, "remove it; \"reject\" answers every first packet".to_string());
+    }
+    wanted
 }
 
 fn action(section: &Section<'_>, r: &mut Reporter<'_>) -> Option<Action> {

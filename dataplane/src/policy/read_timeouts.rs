@@ -1,32 +1,19 @@
-//! Reads `[timeouts]` (J2), `[tcp]` (J4 to J7) and `[session_ttl]` (F1, F2).
+//! Reads `[timeouts]` (J2) and `[session_ttl]` (F1, F2).
 
 use super::fields::protocol;
-use super::model::{PortRange, PortTtl, SessionTtl, TcpSettings, TimeWaitSetting, Timeouts, Ttl};
-use super::reader::{Keys, Section, at, kind};
+use super::model::{PortRange, PortTtl, SessionTtl, Timeouts, Ttl};
+use super::reader::{Keys, Section, at};
 use super::report::Reporter;
 use super::ttl::PORT_PROTOCOLS;
 use crate::session::timeouts::TIMEOUT_S_MAX;
 use std::collections::BTreeMap;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 /// Port entries in a policy.
 pub(super) const PORT_ENTRIES_MAX: usize = 4096;
 
 const TIMEOUTS: Keys =
     Keys { known: &["tcp", "udp", "icmp", "icmp_reply", "sctp", "other"], later: &[], node: &[] };
-
-const TCP: Keys = Keys {
-    known: &[
-        "initial_timeout",
-        "rst_invalidate",
-        "fin_invalidate",
-        "time_wait",
-        "half_close_time_wait",
-        "syn_check",
-    ],
-    later: &["syn_check_in_tunnel", "strict_syn_check", "sequence_check", "rst_sequence_check"],
-    node: &[],
-};
 
 const SESSION_TTL: Keys = Keys { known: &["default", "port"], later: &[], node: &[] };
 
@@ -54,59 +41,6 @@ pub(super) fn timeouts(root: &Section<'_>, r: &mut Reporter<'_>) -> Timeouts {
         }
     }
     t
-}
-
-/// J4, J5, J6, and `syn_check` of J7.
-pub(super) fn tcp(root: &Section<'_>, r: &mut Reporter<'_>) -> TcpSettings {
-    let mut t = TcpSettings::default();
-    let Some((at, table)) = root.table("tcp", r) else { return t };
-    let section = Section::open(table, at, "[tcp]".into(), TCP, r);
-    if let Some(seconds) = section.integer("initial_timeout", 4..=300, r) {
-        t.initial_timeout_s = seconds;
-    }
-    for (key, value) in [
-        ("rst_invalidate", &mut t.rst_invalidate),
-        ("fin_invalidate", &mut t.fin_invalidate),
-        ("half_close_time_wait", &mut t.half_close_time_wait),
-        ("syn_check", &mut t.syn_check),
-    ] {
-        if let Some(switch) = section.boolean(key, r) {
-            *value = switch;
-        }
-    }
-    if let Some(setting) = time_wait(&section, r) {
-        t.time_wait = setting;
-        if t.fin_invalidate && !t.half_close_time_wait {
-            let message =
-                "`time_wait` has no effect: `fin_invalidate` ends a session when its close completes";
-            r.warn(section.get("time_wait").map_or(at, super::reader::at), message, None);
-        }
-    }
-    if t.half_close_time_wait && t.time_wait == TimeWaitSetting::Ageout {
-        let message = "`half_close_time_wait` has no effect: `time_wait` is \"ageout\"";
-        r.warn(section.get("half_close_time_wait").map_or(at, super::reader::at), message, None);
-    }
-    t
-}
-
-fn time_wait(section: &Section<'_>, r: &mut Reporter<'_>) -> Option<TimeWaitSetting> {
-    let value = section.get("time_wait")?;
-    match value.get_ref() {
-        DeValue::String(text) if text == "ageout" => Some(TimeWaitSetting::Ageout),
-        DeValue::Integer(_) => section.integer("time_wait", 2..=600, r).map(TimeWaitSetting::Seconds),
-        _ => {
-            let message = format!(
-                "`time_wait` in [tcp] is {}, not an integer from 2 to 600 or \"ageout\"",
-                kind(value)
-            );
-            r.error(
-                at(value),
-                message,
-                "write seconds, or \"ageout\" to keep the service timeout".to_string(),
-            );
-            None
-        }
-    }
 }
 
 /// F1, F2.

@@ -4,24 +4,17 @@
 //! rule in question, names the few earlier rules that could cover it; only those are compared in
 //! full, over zones, prefixes of each family, protocols and ports.
 
-use super::intervals::prefix_bounds;
+use super::intervals::{Families, families};
 use super::matcher::{Flow, Matcher};
 use super::model::{AddressRef, PolicyFile, PortRange, Rule, Term, ZoneRef};
 use super::report::Reporter;
 use crate::addr::{Addr, Tuple};
-use ipnet::IpNet;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// How many ranges and terms one check compares before it gives up with a warning.
 const WORK_MAX: u64 = 20_000_000;
-
-/// First and last address, disjoint and ascending.
-type Ranges = Vec<(u128, u128)>;
-
-/// The prefixes of one address of a rule, by family (IPv4, IPv6).
-type Families = [Ranges; 2];
 
 /// One side of a rule for one family: `None` is every address.
 type Side<'a> = Option<Vec<Cow<'a, [(u128, u128)]>>>;
@@ -70,7 +63,8 @@ impl Finder<'_> {
     fn shadowed_by(&self, index: u32, matcher: &Matcher) -> Option<u32> {
         let rule = &self.file.rules[index as usize];
         let (tuple, from, to) = self.sample(rule)?;
-        let covering = matcher.first(Flow { from, to, tuple: &tuple }, index, |candidate| {
+        let place = matcher.place_one(&tuple);
+        let covering = matcher.first(Flow { from, to, tuple: &tuple }, place, index, |candidate| {
             (!self.given_up() && self.covers(&self.file.rules[candidate as usize], rule)).then_some(())
         });
         covering.map(|(rule, ())| rule)
@@ -195,26 +189,6 @@ impl Finder<'_> {
     fn given_up(&self) -> bool {
         self.work.get() > WORK_MAX
     }
-}
-
-/// Prefixes as disjoint ranges in ascending order, adjacent ones joined.
-fn families(prefixes: &[IpNet]) -> Families {
-    let mut families = Families::default();
-    for prefix in prefixes {
-        families[usize::from(!prefix.addr().is_ipv4())].push(prefix_bounds(prefix));
-    }
-    for ranges in &mut families {
-        ranges.sort_unstable();
-        let mut joined = Ranges::with_capacity(ranges.len());
-        for range in ranges.drain(..) {
-            match joined.last_mut() {
-                Some(last) if range.0 <= last.1.saturating_add(1) => last.1 = last.1.max(range.1),
-                _ => joined.push(range),
-            }
-        }
-        *ranges = joined;
-    }
-    families
 }
 
 /// Whether some flow is of both terms.

@@ -82,7 +82,7 @@ impl State {
 pub enum EndReason {
     /// Idle longer than its timeout (J2).
     Aged = 0,
-    /// Completed close with `tcp.fin_invalidate` (J6).
+    /// Completed close with `tcp.fin_invalidate` (J6), or the other host said that nobody listens (J9).
     Closed = 1,
     /// Valid RST with `tcp.rst_invalidate` (J5).
     Reset = 2,

@@ -93,8 +93,13 @@ pub struct Cold {
     pub created_ms: u64,
     /// Boot part of the identity.
     pub id_boot: u32,
+    /// TCP: when this node last saw each wing, in [`crate::time::Now::ms32`]; 0 is never. Not sent to
+    /// other nodes: it says which window bounds may be enforced here.
+    pub tcp_seen_ms: [u32; 2],
+    /// Port that the last packet of each wing came in by, plus one; 0 before the first.
+    pub ingress: [u8; 2],
     /// Unused; zero. The table's memory is plain bytes, so there is no hidden padding.
-    pub reserved: [u8; 12],
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Cold>() == 128 && std::mem::offset_of!(Cold, packets) == 64);

@@ -16,6 +16,7 @@ use afxdp::mmap_area::{MmapArea, MmapAreaOptions};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex};
 use tidegate_dataplane::engine::Frame;
+use tidegate_dataplane::fragment::FragmentNote;
 use tidegate_dataplane::route::PortId;
 
 /// Bytes at the start of each frame that belong to the driver (`XDP_PACKET_HEADROOM`).
@@ -25,6 +26,7 @@ pub const HEADROOM: usize = 256;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tag {
     port: u8,
+    note: Option<FragmentNote>,
 }
 
 pub(crate) type RawBuffer = BufMmap<'static, Tag>;
@@ -36,10 +38,10 @@ pub(crate) type RawArea = MmapArea<'static, Tag>;
 pub struct PortFrame(pub(crate) RawBuffer);
 
 impl PortFrame {
-    /// Marks the port that it came in by.
+    /// Marks the port that it came in by; whatever was noted on the packet before it is gone.
     #[inline]
     pub(crate) fn set_port(&mut self, port: PortId) {
-        self.0.get_user_mut().port = port.0;
+        *self.0.get_user_mut() = Tag { port: port.0, note: None };
     }
 
     /// Bytes that it can hold.
@@ -80,6 +82,16 @@ impl Frame for PortFrame {
     fn data_mut(&mut self) -> &mut [u8] {
         let len = usize::from(self.0.get_len());
         &mut self.0.get_data_mut()[..len]
+    }
+
+    #[inline]
+    fn note(&self) -> Option<FragmentNote> {
+        self.0.get_user().note
+    }
+
+    #[inline]
+    fn set_note(&mut self, note: FragmentNote) {
+        self.0.get_user_mut().note = Some(note);
     }
 }
 

@@ -4,6 +4,7 @@ use crate::area::PortFrame;
 use arrayvec::ArrayVec;
 use tidegate_dataplane::drops::DropReason;
 use tidegate_dataplane::engine::{BATCH_MAX, Engine, Event, Outbox, Verdict};
+use tidegate_dataplane::fragment::Settled;
 use tidegate_dataplane::time::Now;
 
 /// Batch in, verdicts out. See [`Engine`] for what each call means.
@@ -16,6 +17,8 @@ pub trait Pipeline: Send + 'static {
     fn outbox(&mut self) -> &mut Outbox;
     /// Hands over what the control side must hear of.
     fn take_events(&mut self, each: &mut dyn FnMut(Event));
+    /// Takes one datagram whose waiting fragments may go on, or must be dropped.
+    fn next_settled(&mut self) -> Option<Settled>;
     /// Counts a frame that the worker dropped.
     fn count_drop(&mut self, reason: DropReason);
     /// Hears of a frame whose next hop did not answer in time; the worker frees it.
@@ -37,6 +40,10 @@ impl Pipeline for Engine {
 
     fn take_events(&mut self, each: &mut dyn FnMut(Event)) {
         Engine::take_events(self, each);
+    }
+
+    fn next_settled(&mut self) -> Option<Settled> {
+        Engine::next_settled(self)
     }
 
     fn count_drop(&mut self, reason: DropReason) {

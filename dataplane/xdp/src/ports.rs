@@ -64,10 +64,16 @@ impl<P: Pipeline> Ports<P> {
             return Err(PortError::Queues { name: info.name, queues: info.rx_queues, most: QUEUES_MAX });
         }
         info.check_mtu(self.workers.area().config().frame_bytes)?;
-        let program = Program::attach(&info, &table.local)?;
+        let mut program = Program::attach(&info, &table.local)?;
         let moving = self.workers.frames_moving.lock().unwrap_or_else(PoisonError::into_inner);
-        self.open_queues(spec.id, &info)?;
+        if let Err(error) = self.open_queues(spec.id, &info) {
+            // Another daemon may have the sockets, and needs its own program; if that cannot be put back,
+            // ours stays and drops transit. The first error says more than a second.
+            let _ = program.put_back(&info);
+            return Err(error);
+        }
         drop(moving);
+        program.keep();
         table.past.entry(spec.id).or_default().1 += 1;
         table.open.insert(spec.id, Open { info: info.clone(), program });
         Ok(info)

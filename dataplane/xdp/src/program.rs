@@ -12,7 +12,7 @@ use crate::port::PortInfo;
 use crate::stats::ProgramStats;
 use crate::sys;
 use aya::maps::{HashMap, MapData, PerCpuArray};
-use aya::programs::Xdp;
+use aya::programs::{ProgramFd, ProgramInfo, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use std::collections::BTreeSet;
 use std::io;
@@ -47,6 +47,8 @@ pub struct Program {
     bpf: Ebpf,
     mode: XdpMode,
     local: BTreeSet<IpAddr>,
+    /// What it replaced, until it is to stay.
+    before: Option<(ProgramFd, XdpMode)>,
 }
 
 impl Program {
@@ -55,15 +57,29 @@ impl Program {
     pub fn attach(port: &PortInfo, local: &BTreeSet<IpAddr>) -> Result<Program, PortError> {
         let leftover = leftover(port)?;
         let mut program = Program::load(local)?;
+        program.before = leftover.and_then(|a| Some((loaded(a.id)?.fd().ok()?, a.mode?)));
         program.mode = program.put(port, leftover)?;
         Ok(program)
+    }
+
+    /// It stays: what it replaced is let go.
+    pub fn keep(&mut self) {
+        self.before = None;
+    }
+
+    /// It was put there in vain: what it replaced, which may be another daemon's, is put back. Without
+    /// such it stays, and drops transit.
+    pub fn put_back(self, port: &PortInfo) -> Result<(), PortError> {
+        let Some((fd, mode)) = &self.before else { return Ok(()) };
+        netlink::set_xdp(port.ifindex, Some(fd.as_fd()), *mode)
+            .map_err(|source| PortError::Attach { name: port.name.clone(), source })
     }
 
     /// Loads a program without putting it anywhere.
     pub fn load(local: &BTreeSet<IpAddr>) -> Result<Program, PortError> {
         let mut bpf = EbpfLoader::new().load(OBJECT).map_err(|e| load_error(&e))?;
         load(&mut bpf)?;
-        let mut program = Program { bpf, mode: XdpMode::Driver, local: BTreeSet::new() };
+        let mut program = Program { bpf, mode: XdpMode::Driver, local: BTreeSet::new(), before: None };
         program.set_local(local)?;
         Ok(program)
     }
@@ -232,10 +248,11 @@ fn leftover(port: &PortInfo) -> Result<Option<Attached>, PortError> {
 }
 
 fn program_name(id: u32) -> Option<String> {
-    aya::programs::loaded_programs()
-        .filter_map(Result::ok)
-        .find(|p| p.id() == id)
-        .and_then(|p| p.name_as_str().map(str::to_owned))
+    loaded(id)?.name_as_str().map(str::to_owned)
+}
+
+fn loaded(id: u32) -> Option<ProgramInfo> {
+    aya::programs::loaded_programs().filter_map(Result::ok).find(|p| p.id() == id)
 }
 
 fn load(bpf: &mut Ebpf) -> Result<(), PortError> {

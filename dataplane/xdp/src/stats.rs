@@ -93,6 +93,8 @@ pub struct WorkerStats {
     pub transmit_for_others: u64,
     /// Frames waiting for a neighbour.
     pub held: u64,
+    /// Frames waiting for the first fragment of their datagram.
+    pub held_fragments: u64,
     /// Frames in its pool.
     pub frames_free: u64,
     /// Frames that its sockets have.
@@ -148,7 +150,7 @@ pub struct FrameAudit {
     pub lent: u32,
     /// Of those found: in rings between workers.
     pub in_rings: u32,
-    /// Of those found: waiting for a neighbour.
+    /// Of those found: waiting for a neighbour or a first fragment.
     pub held: u32,
 }
 

@@ -289,6 +289,9 @@ mod tests {
             &mut self.1
         }
         fn take_events(&mut self, _: &mut dyn FnMut(Event)) {}
+        fn next_settled(&mut self) -> Option<tidegate_dataplane::fragment::Settled> {
+            None
+        }
         fn count_drop(&mut self, _: DropReason) {}
         fn neighbour_failed(&mut self, _: &PortFrame, _: Now) {}
     }

@@ -141,6 +141,24 @@ fn the_program_stays_when_the_workers_go_and_drops_transit() {
     assert_eq!(program_on(&lab, "p0"), "");
 }
 
+// Red when a second daemon that does not get the sockets leaves its own program on the port: the first one is cut
+// off from its packets then.
+#[test]
+fn a_daemon_that_finds_the_port_taken_leaves_the_other_one_forwarding() {
+    let lab = Lab::new(1);
+    let first = lab.start(1);
+    serve(&lab);
+    assert!(echo(&lab, "10.77.2.2", 1));
+    let before = program_on(&lab, "p0");
+    let second = lab.start_without_ports(1);
+    let e = within(&lab.node, move || second.open(&Lab::spec(OUTSIDE)).unwrap_err()).to_string();
+    assert!(e.contains("p0") && e.contains("Another process"), "{e}");
+    assert_eq!(program_on(&lab, "p0"), before);
+    let asked = first.clone();
+    assert!(within(&lab.node, move || asked.is_sound(OUTSIDE)), "its program is there again");
+    assert!(echo(&lab, "10.77.2.2", 5), "the first goes on");
+}
+
 // Red when somebody else's program is taken over, or the error does not name it and the way out.
 #[test]
 fn a_foreign_program_is_named_and_left_alone() {

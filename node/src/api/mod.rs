@@ -5,10 +5,12 @@
 mod policy;
 mod session;
 mod status;
+mod watch;
 
 pub use policy::*;
 pub use session::*;
 pub use status::*;
+pub use watch::*;
 
 use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;

@@ -59,6 +59,8 @@ pub struct RuleShow {
     pub session_ttl: Option<String>,
     /// Whether first packets are logged.
     pub log: bool,
+    /// Whether a TCP packet that is no SYN and belongs to no session is answered with a RST.
+    pub tcp_rst: bool,
     /// A rule that is not enabled matches nothing.
     pub enabled: bool,
     /// First packets that it matched since its name first came in force.
@@ -74,6 +76,30 @@ pub struct Setting {
     pub value: String,
     /// `file` or `default`.
     pub from: String,
+}
+
+/// `policy export`, and what `policy diff` compares with.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyText {
+    /// Number of the policy in force.
+    pub revision: u32,
+    /// The file that it was read from.
+    pub source: String,
+    /// Its text, comments included.
+    pub text: String,
+}
+
+/// `policy diff FILE`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicyDiff {
+    /// Number of the policy in force.
+    pub revision: u32,
+    /// The file that it was compared with.
+    pub file: String,
+    /// Whether the texts differ.
+    pub changed: bool,
+    /// The differences in the unified format: `-` is in force, `+` is in the file.
+    pub diff: String,
 }
 
 /// `policy reload`.

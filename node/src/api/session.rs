@@ -1,4 +1,4 @@
-//! Sessions, and the filters that `list`, `summary` and `clear` share.
+//! Sessions, and the filters that `list`, `summary`, `clear` and `watch` share.
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,12 @@ pub struct Session {
     pub reply: Wing,
     /// The worker whose shard holds it.
     pub worker: u16,
+    /// The node that decides its fate.
+    #[serde(default)]
+    pub owner: String,
+    /// Other nodes that hold a copy.
+    #[serde(default)]
+    pub replicas: Vec<String>,
 }
 
 /// One direction of a session.
@@ -56,7 +62,7 @@ pub struct Wing {
     pub destination_port: Option<u16>,
     /// Zone that its packets come in by.
     pub zone: String,
-    /// Logical port that its packets come in by, where there is a way now.
+    /// Logical port that its last packet came in by; before the first, the one that it would come by.
     pub ingress_port: Option<String>,
     /// Logical port that its packets leave by, where there is a way now.
     pub egress_port: Option<String>,
@@ -106,6 +112,9 @@ pub struct SessionQuery {
     /// The first direction's destination port: `443` or `8000-8099`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<String>,
+    /// Port, or its network interface, by which either wing comes in or leaves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// Either wing's zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -118,15 +127,57 @@ pub struct SessionQuery {
     /// `ipv4` or `ipv6`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// At most so many.
+    /// State, such as `established`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// The node that owns it: name or number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The same, as the node on which a clear or list is meant to act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Tunnel sessions; refused, as there are none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tunnel: bool,
+    /// Sessions that a helper opened; refused, as there are none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resource_manager: bool,
+    /// At least so much: since its first packet: seconds, or such as `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_duration: Option<String>,
+    /// At most so much: since its first packet: seconds, or such as `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<String>,
+    /// At least so much: until it ages out: seconds, or such as `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_remaining: Option<String>,
+    /// At most so much: until it ages out: seconds, or such as `5m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_remaining: Option<String>,
+    /// At least so much: packets of both wings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_packets: Option<String>,
+    /// At most so much: packets of both wings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_packets: Option<String>,
+    /// At least so much: bytes of both wings, such as `10kB` or `5MiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_bytes: Option<String>,
+    /// At most so much: bytes of both wings, such as `10kB` or `5MiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_bytes: Option<String>,
+    /// At most so many; a listing's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
+    /// `FIELD` or `FIELD:desc`; a listing's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sort: Option<String>,
 }
 
 impl SessionQuery {
     /// Whether nothing narrows it: every session.
     pub fn is_unfiltered(&self) -> bool {
-        *self == SessionQuery { limit: self.limit, ..SessionQuery::default() }
+        *self == SessionQuery { limit: self.limit, sort: self.sort.clone(), ..SessionQuery::default() }
     }
 }
 
@@ -155,13 +206,46 @@ pub enum RawListLine {
 pub struct ListEnd {
     /// Sessions listed.
     pub listed: u64,
+    /// With `sort`: sessions that matched, of which those listed are the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<u64>,
     /// Workers that did not answer: their sessions are missing.
     pub unanswered_workers: Vec<u16>,
 }
 
-/// `session summary`.
+/// `session summary`: of the cluster, which today is one node.
+///
+/// Every session in the table is one of `valid`, `pending`, `invalidated`, `in_drop`. With filters these
+/// four, `unicast`, `multicast` and the breakdowns count what matches; the rest is the table's.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SessionSummary {
+    /// Sessions between two hosts.
+    #[serde(default)]
+    pub unicast: u64,
+    /// Multicast sessions; this version makes none.
+    #[serde(default)]
+    pub multicast: u64,
+    /// Sessions that forward.
+    #[serde(default)]
+    pub valid: u64,
+    /// TCP sessions whose handshake is not complete.
+    #[serde(default)]
+    pub pending: u64,
+    /// Expired sessions whose slots are not free yet; they match nothing.
+    #[serde(default)]
+    pub invalidated: u64,
+    /// Sessions that the policy in force denies; their packets are dropped, and they are gone in a second.
+    #[serde(default)]
+    pub in_drop: u64,
+    /// Live sessions without a timeout (F6).
+    #[serde(default)]
+    pub never: u64,
+    /// Sessions since start that were refused `never` by its cap and got 2764800 s (F6).
+    #[serde(default)]
+    pub never_capped: u64,
+    /// The same numbers for each node.
+    #[serde(default)]
+    pub nodes: Vec<NodeSummary>,
     /// Sessions that the table can hold (J14).
     pub maximum: u64,
     /// Sessions in the table.
@@ -181,6 +265,24 @@ pub struct SessionSummary {
     pub ended: std::collections::BTreeMap<String, u64>,
     /// Workers that did not answer: their part is missing.
     pub unanswered_workers: Vec<u16>,
+}
+
+/// `session summary` of one node; the names are those of [`SessionSummary`].
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "described at SessionSummary")]
+pub struct NodeSummary {
+    pub node: String,
+    pub node_id: u16,
+    pub maximum: u64,
+    pub in_use: u64,
+    pub unicast: u64,
+    pub multicast: u64,
+    pub valid: u64,
+    pub pending: u64,
+    pub invalidated: u64,
+    pub in_drop: u64,
+    pub failed: u64,
+    pub created: u64,
 }
 
 /// What `session clear` is asked to do.
@@ -204,9 +306,23 @@ pub struct ClearRequest {
 pub struct ClearReply {
     /// Sessions cleared, or that would be.
     pub cleared: u64,
+    /// How many on each node.
+    #[serde(default)]
+    pub nodes: Vec<NodeCleared>,
     /// With `preview`: the operator's own connection, if it is among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_connection: Option<Box<Session>>,
     /// Workers that did not answer: their sessions may still be there.
     pub unanswered_workers: Vec<u16>,
+}
+
+/// Sessions cleared on one node.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct NodeCleared {
+    /// The node.
+    pub node: String,
+    /// Its number.
+    pub node_id: u16,
+    /// How many of its own sessions.
+    pub cleared: u64,
 }

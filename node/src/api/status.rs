@@ -27,6 +27,8 @@ pub struct Status {
     pub workers_started: u16,
     /// The session table.
     pub table: TableUse,
+    /// The fragment cache.
+    pub fragments: FragmentUse,
     /// What keeps transit from bypassing the dataplane.
     pub walls: Walls,
     /// The mirror of the kernel's tables.
@@ -44,6 +46,17 @@ pub struct TableUse {
     pub in_use: u64,
     /// The share in percent.
     pub occupancy_percent: f64,
+}
+
+/// Use of the fragment cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct FragmentUse {
+    /// Incomplete datagrams that it can hold (`fragments.datagrams`).
+    pub capacity: u64,
+    /// Incomplete datagrams that it holds.
+    pub in_use: u64,
+    /// Datagrams given up since start because it was full.
+    pub evicted: u64,
 }
 
 /// Both walls of fail closed.

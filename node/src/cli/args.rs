@@ -109,20 +109,39 @@ pub enum SessionVerb {
 Examples:
   tidegate session list --protocol udp --destination-port 53
   tidegate session list --source-prefix 10.1.0.0/24 --limit 20
+  tidegate session list --sort bytes:desc --limit 10
+  tidegate session list --state established --min-duration 2h --interface eth0
   tidegate session list --policy trust/untrust/web -o json")]
     List {
         /// Which sessions.
         #[command(flatten)]
         filter: FilterArgs,
-        /// At most so many.
+        /// At most so many. With --sort 1000, if not given, and at most 100000.
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
+        /// Sort by duration, idle, remaining, timeout, packets, bytes, protocol, state, source, destination,
+        /// source-port or destination-port; with :desc the largest first.
+        #[arg(long, value_name = "FIELD[:desc]")]
+        sort: Option<String>,
     },
     /// Everything about one session, both wings.
     #[command(after_help = "Example:\n  tidegate session show 1-6b01a2c3-42")]
     Show {
         /// Session id, as `session list` prints it.
         id: String,
+    },
+    /// Tell of sessions as they come, change their state and end, until Ctrl-C.
+    ///
+    /// With -o json one object a line. When more happens than is read, events are left out, and a line says
+    /// how many.
+    #[command(after_help = "\
+Examples:
+  tidegate session watch --destination-port 443
+  tidegate session watch --policy trust/untrust/web -o json")]
+    Watch {
+        /// Which sessions.
+        #[command(flatten)]
+        filter: FilterArgs,
     },
     /// How many sessions there are, by protocol and state, and how full the table is.
     Summary {
@@ -144,15 +163,14 @@ Examples:
         #[command(flatten)]
         filter: FilterArgs,
         /// Every session; takes no filter beside it.
-        #[arg(long, conflicts_with_all = ["id", "protocol", "source_prefix", "destination_prefix",
-            "source_port", "destination_port", "zone", "policy", "application", "family"])]
+        #[arg(long, conflicts_with = "FilterArgs")]
         all: bool,
     },
 }
 
 /// Session filters; they combine: all that are given must hold.
 #[derive(Args, Debug, Clone, Default)]
-#[command(next_help_heading = "Filters (all that are given must hold)")]
+#[command(next_help_heading = "Filters (all that are given must hold; README has the grammar)")]
 pub struct FilterArgs {
     /// This session.
     #[arg(long, value_name = "ID")]
@@ -172,6 +190,9 @@ pub struct FilterArgs {
     /// Destination port of the first direction: 443 or 8000-8099.
     #[arg(long, value_name = "PORT[-PORT]")]
     pub destination_port: Option<String>,
+    /// Either direction comes in or leaves by this port or network interface.
+    #[arg(long, value_name = "PORT")]
+    pub interface: Option<String>,
     /// Either direction comes in by this zone.
     #[arg(long, value_name = "ZONE")]
     pub zone: Option<String>,
@@ -184,11 +205,51 @@ pub struct FilterArgs {
     /// Address family: ipv4 or ipv6.
     #[arg(long, value_name = "FAMILY", value_parser = ["ipv4", "ipv6"])]
     pub family: Option<String>,
+    /// State: one_way, replied, syn_sent, syn_received, established, half_closed, time_wait, closed, reset.
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+    /// The node that owns it: name or number.
+    #[arg(long, value_name = "NODE")]
+    pub owner: Option<String>,
+    /// Only on this node: name or number.
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// At least so much: since its first packet: seconds, or such as 30s, 5m, 2h.
+    #[arg(long, value_name = "DURATION")]
+    pub min_duration: Option<String>,
+    /// At most so much: since its first packet: seconds, or such as 30s, 5m, 2h.
+    #[arg(long, value_name = "DURATION")]
+    pub max_duration: Option<String>,
+    /// At least so much: until it ages out; `never` is longer than any.
+    #[arg(long, value_name = "DURATION")]
+    pub min_remaining: Option<String>,
+    /// At most so much: until it ages out; `never` is longer than any.
+    #[arg(long, value_name = "DURATION")]
+    pub max_remaining: Option<String>,
+    /// At least so much: packets of both directions.
+    #[arg(long, value_name = "COUNT")]
+    pub min_packets: Option<String>,
+    /// At most so much: packets of both directions.
+    #[arg(long, value_name = "COUNT")]
+    pub max_packets: Option<String>,
+    /// At least so much: bytes of both directions: 1500, 10kB (1000), 5MiB (1024).
+    #[arg(long, value_name = "BYTES")]
+    pub min_bytes: Option<String>,
+    /// At most so much: bytes of both directions: 1500, 10kB (1000), 5MiB (1024).
+    #[arg(long, value_name = "BYTES")]
+    pub max_bytes: Option<String>,
+    /// Tunnel sessions. Refused: this version makes none.
+    #[arg(long)]
+    pub tunnel: bool,
+    /// Sessions that a helper opened. Refused: this version makes none.
+    #[arg(long)]
+    pub resource_manager: bool,
 }
 
 impl FilterArgs {
     /// As a query.
-    pub fn query(self, limit: Option<u64>) -> SessionQuery {
+    pub fn query(self) -> SessionQuery {
+        // Destructured in full, so that no flag can be read and then forgotten.
         let FilterArgs {
             id,
             protocol,
@@ -196,10 +257,24 @@ impl FilterArgs {
             destination_prefix,
             source_port,
             destination_port,
+            interface,
             zone,
             policy,
             application,
             family,
+            state,
+            owner,
+            node,
+            min_duration,
+            max_duration,
+            min_remaining,
+            max_remaining,
+            min_packets,
+            max_packets,
+            min_bytes,
+            max_bytes,
+            tunnel,
+            resource_manager,
         } = self;
         SessionQuery {
             id,
@@ -208,11 +283,26 @@ impl FilterArgs {
             destination_prefix,
             source_port,
             destination_port,
+            interface,
             zone,
             policy,
             application,
             family,
-            limit,
+            state,
+            owner,
+            node,
+            min_duration,
+            max_duration,
+            min_remaining,
+            max_remaining,
+            min_packets,
+            max_packets,
+            min_bytes,
+            max_bytes,
+            tunnel,
+            resource_manager,
+            limit: None,
+            sort: None,
         }
     }
 }
@@ -236,10 +326,51 @@ pub enum PolicyVerb {
         #[arg(long)]
         effective: bool,
     },
+    /// Compare a policy file with the policy in force: what a reload of it would change.
+    ///
+    /// Prints a unified diff (`-` is in force, `+` is in the file), nothing when they are the same. A file
+    /// with errors is refused with its findings (exit code 2). Exit code 0 otherwise, whether or not they
+    /// differ; scripts read `changed` of `-o json`.
+    #[command(
+        after_help = "Examples:\n  tidegate policy diff policy.toml\n  tidegate policy diff policy.toml -o json | jq .changed"
+    )]
+    Diff {
+        /// The policy file to compare with.
+        file: PathBuf,
+    },
+    /// Print the policy in force as it was written, comments and all.
+    #[command(after_help = "Example:\n  tidegate policy export > policy.toml")]
+    Export,
+    /// Turn another firewall's configuration into a policy file, without a daemon.
+    ///
+    /// The policy file goes to stdout; every line that was not taken goes to stderr with its number and
+    /// the reason. A rule of which one line is not understood is left out as a whole. Exit code 0 if the
+    /// policy can be put in force, 1 if not, 2 if no line was taken.
+    #[command(after_help = "\
+Examples:
+  tidegate policy import --from junos fw.set > policy.toml      (`show configuration | display set`)
+  tidegate policy import --from fortios ttl.conf > policy.toml  (`config system session-ttl` ... `end`)
+  tidegate policy import --from junos fw.set -o json | jq .not_taken")]
+    Import {
+        /// Whose configuration it is.
+        #[arg(long, value_name = "VENDOR", value_enum)]
+        from: ImportVendor,
+        /// The configuration, as text.
+        file: PathBuf,
+    },
     /// Read the policy file again, check it, and put it in force on all workers.
     ///
     /// A file with errors changes nothing: its findings are printed and the exit code is 2.
     Reload,
+}
+
+/// `policy import --from`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum ImportVendor {
+    /// Juniper Junos, as lines that begin with `set`.
+    Junos,
+    /// Fortinet FortiOS, the `config system session-ttl` block.
+    Fortios,
 }
 
 #[cfg(test)]

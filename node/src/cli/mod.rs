@@ -1,14 +1,16 @@
 //! Verbs: parse, ask the daemon, print. Data goes to stdout, everything else to stderr.
 
 mod args;
+mod import;
 mod output;
 mod policy;
 mod session;
 mod status;
+mod watch;
 
-pub use args::{Cli, FilterArgs, Output, PolicyVerb, PortVerb, SessionVerb, Verb};
+pub use args::{Cli, FilterArgs, ImportVendor, Output, PolicyVerb, PortVerb, SessionVerb, Verb};
 
-use crate::api::Version;
+use crate::api::{SessionQuery, Version};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use clap::{CommandFactory, Parser};
@@ -54,6 +56,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Verb::Policy(PolicyVerb::Check { file }) => policy::check(&file, output),
+        Verb::Policy(PolicyVerb::Import { from, file }) => import::import(from, &file, output),
         verb => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -70,18 +73,25 @@ async fn ask(verb: Verb, client: Client, output: Output, yes: bool) -> Result<Ex
         Verb::Port(PortVerb::List) => status::ports(&client, output).await,
         Verb::Drops { nonzero } => status::drops(&client, output, nonzero).await,
         Verb::Session(verb) => match *verb {
-            SessionVerb::List { filter, limit } => session::list(&client, output, filter.query(limit)).await,
+            SessionVerb::List { filter, limit, sort } => {
+                session::list(&client, output, SessionQuery { limit, sort, ..filter.query() }).await
+            }
+            SessionVerb::Watch { filter } => watch::watch(&client, output, filter.query()).await,
             SessionVerb::Show { id } => session::show(&client, output, &id).await,
-            SessionVerb::Summary { filter } => session::summary(&client, output, filter.query(None)).await,
+            SessionVerb::Summary { filter } => session::summary(&client, output, filter.query()).await,
             SessionVerb::Clear { filter, all } => {
-                session::clear(&client, output, filter.query(None), all, yes).await
+                session::clear(&client, output, filter.query(), all, yes).await
             }
         },
         Verb::Policy(PolicyVerb::Show { effective }) => policy::show(&client, output, effective).await,
+        Verb::Policy(PolicyVerb::Diff { file }) => policy::diff(&client, output, &file).await,
+        Verb::Policy(PolicyVerb::Export) => policy::export(&client, output).await,
         Verb::Policy(PolicyVerb::Reload) => policy::reload(&client, output).await,
         Verb::Run { .. }
         | Verb::Completions { .. }
         | Verb::Version
-        | Verb::Policy(PolicyVerb::Check { .. }) => unreachable!("handled without a daemon"),
+        | Verb::Policy(PolicyVerb::Check { .. } | PolicyVerb::Import { .. }) => {
+            unreachable!("handled without a daemon")
+        }
     }
 }

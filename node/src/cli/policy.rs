@@ -2,7 +2,7 @@
 
 use super::Output;
 use super::output::{note_unanswered, or_dash, print, print_facts, print_json, print_table};
-use crate::api::{PolicyCheck, PolicyReload, PolicyShow};
+use crate::api::{PolicyCheck, PolicyDiff, PolicyReload, PolicyShow, PolicyText};
 use crate::client::Client;
 use crate::diagnostic::Severity;
 use crate::exit::{Exit, Failure};
@@ -10,9 +10,7 @@ use std::path::Path;
 
 /// `policy check FILE`: no daemon. Findings are the verb's data, so they go to stdout.
 pub(super) fn check(file: &Path, output: Output) -> Result<Exit, Failure> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|e| Failure::usage(format!("cannot read {name}: {e}\n  help: name a policy file")))?;
+    let (name, text) = read(file)?;
     let (found, _) = crate::daemon::policy::check(&name, &text);
     let count = |s: Severity| found.iter().filter(|d| d.severity == s).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -98,4 +96,44 @@ pub(super) async fn reload(client: &Client, output: Output) -> Result<Exit, Fail
         _ => print(&format!("policy revision {} in force, from {}\n", r.revision, r.source))?,
     }
     Ok(note_unanswered(&r.unanswered_workers))
+}
+
+fn read(file: &Path) -> Result<(String, String), Failure> {
+    let name = file.display().to_string();
+    match std::fs::read_to_string(file) {
+        Ok(text) => Ok((name, text)),
+        Err(e) => Err(Failure::usage(format!("cannot read {name}: {e}\n  help: name a policy file"))),
+    }
+}
+
+/// `policy diff FILE`.
+pub(super) async fn diff(client: &Client, output: Output, file: &Path) -> Result<Exit, Failure> {
+    let (name, text) = read(file)?;
+    let (found, checked) = crate::daemon::policy::check(&name, &text);
+    if checked.is_none() {
+        let errors = found.iter().filter(|d| d.severity == Severity::Error);
+        return Err(Failure::usage(errors.map(|d| d.render(Some(&text))).collect::<String>()));
+    }
+    let in_force: PolicyText = client.get("/v1/policy/text").await?;
+    let label = format!("revision {} in force", in_force.revision);
+    let diff = similar::TextDiff::from_lines(in_force.text.as_str(), text.as_str())
+        .unified_diff()
+        .header(&label, &name)
+        .to_string();
+    let changed = in_force.text != text;
+    match output {
+        Output::Json => print_json(&PolicyDiff { revision: in_force.revision, file: name, changed, diff })?,
+        _ => print(&diff)?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// `policy export`.
+pub(super) async fn export(client: &Client, output: Output) -> Result<Exit, Failure> {
+    let in_force: PolicyText = client.get("/v1/policy/text").await?;
+    match output {
+        Output::Json => print_json(&in_force)?,
+        _ => print(&in_force.text)?,
+    }
+    Ok(Exit::Ok)
 }

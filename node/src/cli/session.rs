@@ -1,9 +1,12 @@
 //! `session list|show|summary|clear`.
 
 use super::Output;
-use super::output::{bytes, duration, note_unanswered, or_dash, print_facts, print_json, write_failure};
+use super::output::{
+    bytes, duration, note_unanswered, or_dash, print_facts, print_json, print_table, write_failure,
+};
 use crate::api::{
-    ClearReply, ClearRequest, ListEnd, ListLine, RawListLine, Session, SessionQuery, SessionSummary, Wing,
+    ClearReply, ClearRequest, ListEnd, ListLine, NodeSummary, RawListLine, Session, SessionQuery,
+    SessionSummary, Wing, WingTcp,
 };
 use crate::client::{Client, with_query};
 use crate::exit::{Exit, Failure};
@@ -12,8 +15,13 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 /// Rows whose widths set the columns of a streamed table; later rows may be wider.
 const SAMPLE_ROWS: usize = 200;
 
+/// How much a list yields to others (see nice(2)).
+const LIST_NICE: i32 = 10;
+
 /// `session list`: streams; neither side ever holds more than a batch.
 pub(super) async fn list(client: &Client, output: Output, query: SessionQuery) -> Result<Exit, Failure> {
+    // A million sessions are a second's work: packets come first. If it is refused, nothing is lost.
+    let _ = rustix::process::nice(LIST_NICE);
     let mut lines = client.lines(&with_query("/v1/sessions", &query)?).await?;
     let mut printer = Printer::new(output);
     printer.begin().map_err(write_failure)?;
@@ -34,7 +42,12 @@ pub(super) async fn list(client: &Client, output: Output, query: SessionQuery) -
     }
     printer.end().map_err(write_failure)?;
     match end {
-        Some(end) => Ok(note_unanswered(&end.unanswered_workers)),
+        Some(end) => {
+            if let Some(matched) = end.matched.filter(|m| *m > end.listed) {
+                eprintln!("tidegate: the first {} of {matched} sessions; --limit shows more", end.listed);
+            }
+            Ok(note_unanswered(&end.unanswered_workers))
+        }
         None => Err(Failure::error("the listing was cut off before its end; see the daemon's log")),
     }
 }
@@ -169,7 +182,7 @@ fn row(s: &Session, output: Output) -> Vec<String> {
 }
 
 /// An address with its port, IPv6 in brackets.
-fn end(address: &str, port: Option<u16>) -> String {
+pub(super) fn end(address: &str, port: Option<u16>) -> String {
     match port {
         Some(port) if address.contains(':') => format!("[{address}]:{port}"),
         Some(port) => format!("{address}:{port}"),
@@ -198,12 +211,16 @@ pub(super) async fn show(client: &Client, output: Output, id: &str) -> Result<Ex
         print_json(&s)?;
         return Ok(Exit::Ok);
     }
-    print_facts(&[
+    let mut facts = vec![
         ("session", s.id.clone()),
         ("protocol", format!("{} ({})", s.protocol, s.protocol_number)),
         ("state", s.state.clone()),
         ("forward", wing_text(&s.forward)),
         ("reply", wing_text(&s.reply)),
+    ];
+    facts.extend(s.forward.tcp.iter().map(|t| ("forward TCP", tcp_text(t))));
+    facts.extend(s.reply.tcp.iter().map(|t| ("reply TCP", tcp_text(t))));
+    facts.extend([
         ("zones", format!("{} -> {}", s.from_zone, s.to_zone)),
         ("policy", format!("{} (revision {})", s.policy, s.revision)),
         ("application", or_dash(s.application.as_deref())),
@@ -211,9 +228,24 @@ pub(super) async fn show(client: &Client, output: Output, id: &str) -> Result<Ex
         ("remaining", duration(s.remaining_s)),
         ("idle", duration(Some(s.idle_s))),
         ("started", format!("{} ({} ago)", s.started_at, duration(Some(s.age_s)))),
+        ("owner", s.owner.clone()),
+        ("replicas", or_dash((!s.replicas.is_empty()).then(|| s.replicas.join(" ")))),
         ("worker", s.worker.to_string()),
-    ])?;
+    ]);
+    print_facts(&facts)?;
     Ok(Exit::Ok)
+}
+
+/// What one side's TCP said so far.
+fn tcp_text(t: &WingTcp) -> String {
+    format!(
+        "sequence {}, acknowledged {}, window {} bytes, scale {}, MSS {}",
+        t.sequence_max,
+        t.acknowledgement_max,
+        t.window_bytes_max,
+        or_dash(t.window_scale),
+        or_dash(t.mss_bytes)
+    )
 }
 
 /// `session summary`.
@@ -234,6 +266,13 @@ pub(super) async fn summary(client: &Client, output: Output, query: SessionQuery
         facts.push(("matching", matching.to_string()));
     }
     facts.extend([
+        ("unicast", s.unicast.to_string()),
+        ("multicast", s.multicast.to_string()),
+        ("valid", s.valid.to_string()),
+        ("pending", s.pending.to_string()),
+        ("invalidated", s.invalidated.to_string()),
+        ("in drop", s.in_drop.to_string()),
+        ("never", format!("{} ({} refused by the cap)", s.never, s.never_capped)),
         ("by protocol", list(&s.by_protocol)),
         ("by state", list(&s.by_state)),
         ("created", s.created.to_string()),
@@ -241,6 +280,13 @@ pub(super) async fn summary(client: &Client, output: Output, query: SessionQuery
         ("ended", list(&s.ended)),
     ]);
     print_facts(&facts)?;
+    super::output::print("\n")?;
+    let header = ["NODE", "MAXIMUM", "IN USE", "VALID", "PENDING", "INVALIDATED", "IN DROP", "FAILED"];
+    let row = |n: &NodeSummary| {
+        let numbers = [n.maximum, n.in_use, n.valid, n.pending, n.invalidated, n.in_drop, n.failed];
+        std::iter::once(n.node.clone()).chain(numbers.map(|n| n.to_string())).collect()
+    };
+    print_table(&header, s.nodes.iter().map(row))?;
     Ok(note_unanswered(&s.unanswered_workers))
 }
 
@@ -284,7 +330,12 @@ pub(super) async fn clear(
     let reply: ClearReply = client.post("/v1/sessions/clear", &request).await?;
     match output {
         Output::Json => print_json(&reply)?,
-        _ => super::output::print(&format!("{} sessions cleared\n", reply.cleared))?,
+        _ => {
+            let rows = reply.nodes.iter().map(|n| format!("{}: {} sessions cleared\n", n.node, n.cleared));
+            super::output::print(
+                &(rows.collect::<String>() + &format!("{} sessions cleared\n", reply.cleared)),
+            )?;
+        }
     }
     Ok(note_unanswered(&reply.unanswered_workers))
 }

@@ -25,6 +25,11 @@ pub(super) async fn status(client: &Client, output: Output) -> Result<Exit, Fail
     let policy = s.policy_revision.map_or("none loaded".to_owned(), |r| format!("revision {r}"));
     let table =
         format!("{} of {} sessions ({:.1} %)", s.table.in_use, s.table.capacity, s.table.occupancy_percent);
+    let f = &s.fragments;
+    let fragments = format!(
+        "{} of {} incomplete datagrams, {} given up for want of room",
+        f.in_use, f.capacity, f.evicted
+    );
     let state = if s.degraded.is_empty() { "ok" } else { "degraded" };
     let mut facts = vec![
         ("state", state.to_owned()),
@@ -35,6 +40,7 @@ pub(super) async fn status(client: &Client, output: Output) -> Result<Exit, Fail
         ("ports", format!("{} of {} up", s.ports_up, s.ports_configured)),
         ("workers", format!("{} of {} alive", s.workers_alive, s.workers_started)),
         ("table", table),
+        ("fragments", fragments),
         ("walls", walls),
         (
             "routes",

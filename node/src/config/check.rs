@@ -2,12 +2,14 @@
 
 use super::raw;
 use super::{
-    CAPACITY_DEFAULT, CAPACITY_RANGE, Config, FRAMES_PER_PORT, FRAMES_RANGE, FRAMES_TOTAL_MAX, FramesConfig,
-    LogFormat, LogLevel, PartialChecksums, PortConfig, SOCKET_DEFAULT, Select, WORKERS_MAX, WorkersConfig,
+    CAPACITY_DEFAULT, CAPACITY_RANGE, Config, FRAGMENT_DATAGRAMS_RANGE, FRAGMENT_TIMEOUT_MS_RANGE,
+    FRAMES_PER_PORT, FRAMES_RANGE, FRAMES_TOTAL_MAX, FramesConfig, PartialChecksums, PortConfig,
+    SOCKET_DEFAULT, Select, WORKERS_MAX, WorkersConfig,
 };
 use crate::diagnostic::{Diagnostic, nearest};
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use tidegate_dataplane::fragment::FragmentConfig;
 use tidegate_dataplane::route::PORTS_MAX;
 use toml::Spanned;
 
@@ -17,7 +19,7 @@ const IFNAME_LEN_MAX: usize = 15;
 const SOCKET_PATH_LEN_MAX: usize = 103;
 
 /// Collects findings while the parts are checked.
-struct Checker<'a> {
+pub(super) struct Checker<'a> {
     file: &'a str,
     text: &'a str,
     /// Whether everything written was read: only then can something be called missing.
@@ -35,7 +37,7 @@ pub(super) fn check(
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Config> {
     let mut c = Checker { file, text, read_whole, findings };
-    let raw::File { policy, node, port, workers, table, frames, control, metrics, log } = raw;
+    let raw::File { policy, node, port, workers, table, frames, fragments, control, metrics, log } = raw;
     let node = node.unwrap_or_default();
     let name = match node.name {
         Some(_) => c.name(node.name, "node.name", 0..0),
@@ -46,9 +48,10 @@ pub(super) fn check(
     let workers = c.workers(workers.unwrap_or_default());
     let capacity = c.number(table.unwrap_or_default().capacity, "table.capacity", CAPACITY_RANGE);
     let frames = c.frames(frames.unwrap_or_default(), ports.len(), workers.count);
+    let fragments = c.fragments(fragments.unwrap_or_default());
     let control_socket = c.socket(control.unwrap_or_default().socket);
     let metrics_listen = metrics.and_then(|m| c.listen(m.listen));
-    let (log_level, log_format) = c.log(log.unwrap_or_default());
+    let log = c.log(log.unwrap_or_default());
     let policy = c.policy(policy, path);
     Some(Config {
         file: path.to_owned(),
@@ -58,27 +61,40 @@ pub(super) fn check(
         workers,
         capacity: capacity.unwrap_or(CAPACITY_DEFAULT),
         frames,
+        fragments,
         control_socket,
         metrics_listen,
-        log_level,
-        log_format,
+        log_level: log.level,
+        log_format: log.format,
+        log_rate_per_s: log.rate_per_s,
+        syslog: log.syslog,
         policy: policy?,
     })
 }
 
 impl Checker<'_> {
-    fn error(&mut self, span: Range<usize>, message: impl Into<String>, suggestion: impl Into<String>) {
+    pub(super) fn error(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        suggestion: impl Into<String>,
+    ) {
         let d = Diagnostic::error(self.file, self.text, span, message).suggest(suggestion);
         self.findings.push(d);
     }
 
-    fn missing(&mut self, near: Range<usize>, key: &str, suggestion: &str) {
+    pub(super) fn missing(&mut self, near: Range<usize>, key: &str, suggestion: &str) {
         if self.read_whole {
             self.error(near, format!("`{key}` is missing"), suggestion);
         }
     }
 
-    fn number<T>(&mut self, at: Option<Spanned<i64>>, key: &str, range: RangeInclusive<T>) -> Option<T>
+    pub(super) fn number<T>(
+        &mut self,
+        at: Option<Spanned<i64>>,
+        key: &str,
+        range: RangeInclusive<T>,
+    ) -> Option<T>
     where
         T: TryFrom<i64> + PartialOrd + std::fmt::Display + Copy,
     {
@@ -254,6 +270,17 @@ impl Checker<'_> {
         FramesConfig { per_worker, size_bytes: if size == 4096 { 4096 } else { 2048 } }
     }
 
+    fn fragments(&mut self, raw: raw::Fragments) -> FragmentConfig {
+        let raw::Fragments { datagrams, timeout_ms } = raw;
+        let default = FragmentConfig::default();
+        let datagrams = self.number(datagrams, "fragments.datagrams", FRAGMENT_DATAGRAMS_RANGE);
+        let timeout_ms = self.number(timeout_ms, "fragments.timeout_ms", FRAGMENT_TIMEOUT_MS_RANGE);
+        FragmentConfig {
+            datagrams: datagrams.unwrap_or(default.datagrams),
+            timeout_ms: timeout_ms.unwrap_or(default.timeout_ms),
+        }
+    }
+
     fn socket(&mut self, at: Option<Spanned<String>>) -> PathBuf {
         let Some(at) = at else { return PathBuf::from(SOCKET_DEFAULT) };
         let path = PathBuf::from(at.get_ref());
@@ -281,21 +308,12 @@ impl Checker<'_> {
         parsed
     }
 
-    fn log(&mut self, raw: raw::Log) -> (LogLevel, LogFormat) {
-        let raw::Log { level, format } = raw;
-        const LEVELS: [(&str, LogLevel); 5] = [
-            ("error", LogLevel::Error),
-            ("warn", LogLevel::Warn),
-            ("info", LogLevel::Info),
-            ("debug", LogLevel::Debug),
-            ("trace", LogLevel::Trace),
-        ];
-        const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        let level = self.word(level, "log.level", &LEVELS).unwrap_or(LogLevel::Info);
-        (level, self.word(format, "log.format", &FORMATS).unwrap_or(LogFormat::Text))
-    }
-
-    fn word<T: Copy>(&mut self, at: Option<Spanned<String>>, key: &str, known: &[(&str, T)]) -> Option<T> {
+    pub(super) fn word<T: Copy>(
+        &mut self,
+        at: Option<Spanned<String>>,
+        key: &str,
+        known: &[(&str, T)],
+    ) -> Option<T> {
         let at = at?;
         let found = known.iter().find(|(w, _)| w == at.get_ref()).map(|(_, v)| *v);
         if found.is_none() {

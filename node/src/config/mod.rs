@@ -4,6 +4,7 @@
 //! line and column, and what to write instead. What comes out of [`load`] needs no further check.
 
 mod check;
+mod check_log;
 mod raw;
 pub(crate) mod recover;
 
@@ -11,6 +12,7 @@ use crate::diagnostic::Diagnostic;
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use tidegate_dataplane::fragment::FragmentConfig;
 
 /// Capacity of the session table when none is written (J14).
 pub const CAPACITY_DEFAULT: u32 = 262_144;
@@ -24,6 +26,10 @@ pub const WORKERS_MAX: u16 = 64;
 pub const FRAMES_RANGE: std::ops::RangeInclusive<u32> = 4_096..=4_194_304;
 /// Most frames of all workers together.
 pub const FRAMES_TOTAL_MAX: u32 = 4_194_304;
+/// Least and most datagrams of the fragment cache, for the whole node.
+pub const FRAGMENT_DATAGRAMS_RANGE: std::ops::RangeInclusive<u32> = 64..=262_144;
+/// Least and most milliseconds that the fragments of a datagram may lie apart.
+pub const FRAGMENT_TIMEOUT_MS_RANGE: std::ops::RangeInclusive<u32> = 100..=60_000;
 /// Frames that a worker has for each port when none are written: twice what one queue's rings hold.
 pub const FRAMES_PER_PORT: u32 = 8_192;
 
@@ -44,6 +50,8 @@ pub struct Config {
     pub capacity: u32,
     /// Packet memory.
     pub frames: FramesConfig,
+    /// The fragment cache.
+    pub fragments: FragmentConfig,
     /// The control socket.
     pub control_socket: PathBuf,
     /// Where `/metrics` is served, if anywhere.
@@ -52,6 +60,10 @@ pub struct Config {
     pub log_level: LogLevel,
     /// Log format.
     pub log_format: LogFormat,
+    /// Records of flows on stderr in a second, at most.
+    pub log_rate_per_s: u32,
+    /// Servers that records of flows go to.
+    pub syslog: Vec<SyslogConfig>,
     /// The policy file, relative paths taken from the configuration's folder.
     pub policy: PathBuf,
 }
@@ -139,6 +151,40 @@ pub enum LogFormat {
     Text,
     /// One JSON object for each event.
     Json,
+}
+
+/// One `[[log.syslog]]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyslogConfig {
+    /// Its address.
+    pub server: SocketAddr,
+    /// How messages travel.
+    pub transport: Transport,
+    /// Facility number (RFC 5424 section 6.2.1).
+    pub facility: u8,
+    /// Records in a second, at most.
+    pub rate_per_s: u32,
+    /// Private enterprise number in the name of the structured data.
+    pub enterprise_number: u32,
+}
+
+/// `log.syslog.transport`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// One datagram a message (RFC 5426).
+    Udp,
+    /// A connection, with octet counting (RFC 6587).
+    Tcp,
+}
+
+impl Transport {
+    /// As written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+        }
+    }
 }
 
 /// Why a configuration cannot be used.

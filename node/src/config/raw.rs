@@ -16,6 +16,7 @@ pub(super) struct File {
     pub(super) workers: Option<Workers>,
     pub(super) table: Option<Table>,
     pub(super) frames: Option<Frames>,
+    pub(super) fragments: Option<Fragments>,
     pub(super) control: Option<Control>,
     pub(super) metrics: Option<Metrics>,
     pub(super) log: Option<Log>,
@@ -65,6 +66,14 @@ pub(super) struct Frames {
     pub(super) size_bytes: At<i64>,
 }
 
+/// `[fragments]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fragments {
+    pub(super) datagrams: At<i64>,
+    pub(super) timeout_ms: At<i64>,
+}
+
 /// `[control]`
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -85,4 +94,18 @@ pub(super) struct Metrics {
 pub(super) struct Log {
     pub(super) level: At<String>,
     pub(super) format: At<String>,
+    pub(super) rate_per_s: At<i64>,
+    #[serde(default)]
+    pub(super) syslog: Vec<Spanned<Syslog>>,
+}
+
+/// `[[log.syslog]]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Syslog {
+    pub(super) server: At<String>,
+    pub(super) transport: At<String>,
+    pub(super) facility: At<String>,
+    pub(super) rate_per_s: At<i64>,
+    pub(super) enterprise_number: At<i64>,
 }

@@ -35,6 +35,7 @@ fn a_small_file_gets_the_documented_defaults() {
     // Change any default and this fails.
     let c = parse(Path::new("/etc/tidegate/node.toml"), GOOD.to_owned()).unwrap();
     assert_eq!(c.capacity, 262_144);
+    assert_eq!((c.fragments.datagrams, c.fragments.timeout_ms), (4_096, 5_000));
     assert_eq!(c.control_socket, Path::new("/run/tidegate/control.sock"));
     assert_eq!(c.policy, Path::new("/etc/tidegate/policy.toml"));
     assert_eq!(c.metrics_listen, None);
@@ -62,6 +63,9 @@ cout = 2
 spin_us = -1
 [table]
 capacity = 999
+[fragments]
+datagrams = 0
+timeout_ms = 60001
 [log]
 level = "inof"
 [metrics]
@@ -70,7 +74,7 @@ listen = "9477"
     assert_eq!(
         findings(text),
         [
-            "2:1 unknown key `spelt` | known here: policy, node, port, workers, table, frames, control, metrics, log",
+            "2:1 unknown key `spelt` | known here: policy, node, port, workers, table, frames, fragments, control, metrics, log",
             "4:8 `node.name` is \"no spaces please\", which is no name | use 1 to 63 letters, digits, - or _",
             "5:6 `node.id` is 0, which is out of range | write a number from 1 to 65535",
             "9:1 unknown key `interfase` | did you mean `interface`?",
@@ -78,8 +82,10 @@ listen = "9477"
             "12:1 unknown key `cout` | did you mean `count`?",
             "13:11 `workers.spin_us` is -1, which is out of range | write a number from 0 to 1000000",
             "15:12 `table.capacity` is 999, which is out of range | write a number from 1000 to 50000000",
-            "17:9 `log.level` is \"inof\" | did you mean \"info\"?",
-            "19:10 `metrics.listen` is \"9477\", which is no address with a port | write one such as 127.0.0.1:9477 or [::1]:9477",
+            "17:13 `fragments.datagrams` is 0, which is out of range | write a number from 64 to 262144",
+            "18:14 `fragments.timeout_ms` is 60001, which is out of range | write a number from 100 to 60000",
+            "20:9 `log.level` is \"inof\" | did you mean \"info\"?",
+            "22:10 `metrics.listen` is \"9477\", which is no address with a port | write one such as 127.0.0.1:9477 or [::1]:9477",
         ]
     );
 }
@@ -140,4 +146,35 @@ fn the_shipped_example_loads() {
     // A key that is renamed without the example turns this red.
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/node.toml");
     load(&file).unwrap();
+}
+
+#[test]
+fn syslog_servers_are_read_and_their_mistakes_named() {
+    // Swap a default, lose a server, or take a name for an address, and a line fails.
+    let servers = "[[log.syslog]]\nserver = \"192.0.2.9:514\"\n[[log.syslog]]\nserver = \"[2001:db8::9]:601\"\n\
+                   transport = \"tcp\"\nfacility = \"local7\"\nrate_per_s = 50\nenterprise_number = 9\n";
+    let c = parse(Path::new("/etc/tidegate/node.toml"), format!("{GOOD}[log]\nrate_per_s = 0\n{servers}"))
+        .unwrap();
+    assert_eq!(c.log_rate_per_s, 0);
+    let default = SyslogConfig {
+        server: "192.0.2.9:514".parse().unwrap(),
+        transport: Transport::Udp,
+        facility: 16,
+        rate_per_s: 1_000,
+        enterprise_number: 32_473,
+    };
+    let second = SyslogConfig {
+        server: "[2001:db8::9]:601".parse().unwrap(),
+        transport: Transport::Tcp,
+        facility: 23,
+        rate_per_s: 50,
+        enterprise_number: 9,
+    };
+    assert_eq!(c.syslog, [default, second]);
+    let wrong = "[[log.syslog]]\ntransport = \"upd\"\n[[log.syslog]]\nserver = \"logs.example.net:514\"\nrate_per_s = 0\n";
+    let found = findings(&format!("{GOOD}{wrong}")).join("\n");
+    for part in ["`log.syslog.server` is missing", "did you mean \"udp\"?", "logs.example.net", "rate_per_s"]
+    {
+        assert!(found.contains(part), "{part} in {found}");
+    }
 }

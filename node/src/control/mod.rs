@@ -1,12 +1,15 @@
 //! The control side: HTTP/JSON on a Unix socket, and the metrics listener.
 
 mod error;
-mod query;
+pub(crate) mod query;
 mod routes;
 mod serve;
 mod sessions;
 mod socket;
+mod sort;
+mod units;
 pub(crate) mod view;
+mod watch;
 
 pub use routes::{control_router, metrics_router};
 pub use serve::{Listener, serve};

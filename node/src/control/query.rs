@@ -1,37 +1,179 @@
-//! The filters' grammar: one for list, summary and clear (J10, J11).
+//! The filters' grammar: one for list, summary, clear and watch (J10, J11). README describes it.
 
 use super::error::ApiError;
+use super::units::{bytes, count, duration_ms};
 use super::view::PROTOCOLS;
 use crate::api::SessionQuery;
 use crate::diagnostic::nearest;
 use ipnet::IpNet;
 use std::net::IpAddr;
-use tidegate_dataplane::engine::{PortRange, SessionFilter};
+use std::sync::Arc;
+use tidegate_dataplane::engine::{Bounds, PortRange, SessionFilter};
 use tidegate_dataplane::names::{AppId, Names, RuleId, ZoneId};
+use tidegate_dataplane::route::PortId;
+use tidegate_dataplane::session::State;
 
-/// A query as the engines understand it.
-pub(super) fn filter(query: &SessionQuery, names: &Names) -> Result<SessionFilter, ApiError> {
-    let parse = |text: &Option<String>| text.as_deref().map(str::trim).map(str::to_owned);
+/// What the words of a filter can mean on this node.
+pub(crate) struct Vocabulary {
+    /// Zones, rules, applications.
+    pub(crate) names: Arc<Names>,
+    /// Name of each port, by number, and its network interface while it has one.
+    pub(crate) ports: Vec<(String, Option<String>)>,
+    /// Name of this node.
+    pub(crate) node: String,
+    /// Number of this node.
+    pub(crate) node_id: u16,
+}
+
+/// A query as the engines understand it. What a query asks for and this node does not have is refused,
+/// never passed over: a filter that is dropped would widen a clear.
+pub(super) fn filter(query: &SessionQuery, known: &Vocabulary) -> Result<SessionFilter, ApiError> {
+    // Destructured in full, so that a new key cannot be forgotten. `limit` and `sort` are a listing's.
+    let SessionQuery {
+        id,
+        protocol: protocol_,
+        source_prefix,
+        destination_prefix,
+        source_port,
+        destination_port,
+        interface: interface_,
+        zone: zone_,
+        policy,
+        application: application_,
+        family: family_,
+        state: state_,
+        owner,
+        node,
+        tunnel,
+        resource_manager,
+        min_duration,
+        max_duration,
+        min_remaining,
+        max_remaining,
+        min_packets,
+        max_packets,
+        min_bytes,
+        max_bytes,
+        limit: _,
+        sort: _,
+    } = query;
+    refuse_unbuilt(*tunnel, *resource_manager)?;
+    for (flag, text) in [("owner", owner), ("node", node)] {
+        if let Some(text) = text {
+            known.is_this_node(flag, text)?;
+        }
+    }
+    let names = &*known.names;
     Ok(SessionFilter {
-        id: parse(&query.id).map(|id| id.parse().map_err(|e| ApiError::usage(format!("{e}")))).transpose()?,
-        protocol: query.protocol.as_deref().map(protocol).transpose()?,
-        v4: query.family.as_deref().map(family).transpose()?,
-        source: query.source_prefix.as_deref().map(|p| prefix("source-prefix", p)).transpose()?,
-        destination: query
-            .destination_prefix
-            .as_deref()
-            .map(|p| prefix("destination-prefix", p))
-            .transpose()?,
-        source_port: query.source_port.as_deref().map(|p| ports("source-port", p)).transpose()?,
-        destination_port: query
-            .destination_port
-            .as_deref()
-            .map(|p| ports("destination-port", p))
-            .transpose()?,
-        zone: query.zone.as_deref().map(|z| zone(z, names)).transpose()?,
-        rules: query.policy.as_deref().map(|p| rules(p, names)).transpose()?,
-        applications: query.application.as_deref().map(|a| application(a, names)).transpose()?,
+        id: given(id, |t| t.trim().parse().map_err(|e| ApiError::usage(format!("--id: {e}"))))?,
+        protocol: given(protocol_, protocol)?,
+        v4: given(family_, family)?,
+        source: given(source_prefix, |p| prefix("source-prefix", p))?,
+        destination: given(destination_prefix, |p| prefix("destination-prefix", p))?,
+        source_port: given(source_port, |p| ports("source-port", p))?,
+        destination_port: given(destination_port, |p| ports("destination-port", p))?,
+        zone: given(zone_, |z| zone(z, names))?,
+        state: given(state_, state)?,
+        port: given(interface_, |i| known.interface(i))?,
+        rules: given(policy, |p| rules(p, names))?,
+        applications: given(application_, |a| application(a, names))?,
+        duration_ms: bounds("duration", min_duration, max_duration, duration_ms)?,
+        remaining_ms: bounds("remaining", min_remaining, max_remaining, duration_ms)?,
+        packets: bounds("packets", min_packets, max_packets, count)?,
+        bytes: bounds("bytes", min_bytes, max_bytes, bytes)?,
     })
+}
+
+/// The same for a verb that takes all sessions that are meant, in no order.
+pub(super) fn unordered(query: &SessionQuery, known: &Vocabulary) -> Result<SessionFilter, ApiError> {
+    if query.limit.is_some() || query.sort.is_some() {
+        return Err(ApiError::usage("--limit and --sort go with `session list` only"));
+    }
+    filter(query, known)
+}
+
+fn given<T>(
+    text: &Option<String>,
+    read: impl FnOnce(&str) -> Result<T, ApiError>,
+) -> Result<Option<T>, ApiError> {
+    text.as_deref().map(read).transpose()
+}
+
+fn refuse_unbuilt(tunnel: bool, resource_manager: bool) -> Result<(), ApiError> {
+    for (asked, flag, what) in [
+        (tunnel, "tunnel", "tunnels are forwarded as GRE and ESP sessions and not ended here"),
+        (resource_manager, "resource-manager", "there is no application-level helper"),
+    ] {
+        if asked {
+            return Err(ApiError::usage(format!(
+                "--{flag}: this version makes no such sessions: {what}\n  help: leave --{flag} out"
+            )));
+        }
+    }
+    Ok(())
+}
+
+impl Vocabulary {
+    /// A node's name or number. Today a node knows only itself.
+    fn is_this_node(&self, flag: &str, text: &str) -> Result<(), ApiError> {
+        if text == self.node || text.parse() == Ok(self.node_id) {
+            return Ok(());
+        }
+        Err(ApiError::usage(format!(
+            "--{flag} {text}: no such node\n  help: there is one node, {} (number {})",
+            self.node, self.node_id
+        )))
+    }
+
+    /// A port by its own name or by that of its network interface.
+    fn interface(&self, text: &str) -> Result<PortId, ApiError> {
+        let by_name = self.ports.iter().position(|(name, _)| name == text);
+        let by_interface = || self.ports.iter().position(|(_, ifname)| ifname.as_deref() == Some(text));
+        if let Some(i) = by_name.or_else(by_interface) {
+            return Ok(PortId(i as u8));
+        }
+        let all: Vec<&str> = self
+            .ports
+            .iter()
+            .flat_map(|(name, ifname)| [Some(name.as_str()), ifname.as_deref()])
+            .flatten()
+            .collect();
+        Err(unknown("interface", "interface", text, &all))
+    }
+}
+
+/// An unknown word, with the nearest one that is known, or all of them.
+fn unknown(flag: &str, what: &str, text: &str, known: &[&str]) -> ApiError {
+    let help = match nearest(text, known.iter().copied()) {
+        Some(word) => format!("did you mean {word}?"),
+        None => format!("one of: {}", known.join(", ")),
+    };
+    ApiError::usage(format!("--{flag} {text}: no such {what}\n  help: {help}"))
+}
+
+fn bounds(
+    what: &str,
+    min: &Option<String>,
+    max: &Option<String>,
+    read: impl Fn(&str, &str) -> Result<u64, ApiError>,
+) -> Result<Bounds, ApiError> {
+    let min = given(min, |t| read(&format!("min-{what}"), t))?;
+    let max = given(max, |t| read(&format!("max-{what}"), t))?;
+    match (min, max) {
+        (Some(low), Some(high)) if low > high => {
+            Err(ApiError::usage(format!("--min-{what} is above --max-{what}: no session can be meant")))
+        }
+        _ => Ok(Bounds { min, max }),
+    }
+}
+
+fn state(text: &str) -> Result<State, ApiError> {
+    let plain = text.to_ascii_lowercase().replace('-', "_");
+    let all = State::ALL.map(State::name);
+    match State::ALL.into_iter().find(|s| s.name() == plain) {
+        Some(state) => Ok(state),
+        None => Err(unknown("state", "state", text, &all)),
+    }
 }
 
 fn protocol(text: &str) -> Result<u8, ApiError> {
@@ -40,12 +182,8 @@ fn protocol(text: &str) -> Result<u8, ApiError> {
         return Ok(*number);
     }
     lower.parse().map_err(|_| {
-        let names: Vec<&str> = PROTOCOLS.iter().map(|(n, _)| *n).collect();
-        let help = match nearest(&lower, names.iter().copied()) {
-            Some(n) => format!("did you mean {n}?"),
-            None => format!("one of {}, or a number from 0 to 255", names.join(", ")),
-        };
-        ApiError::usage(format!("--protocol {text}: no such protocol\n  help: {help}"))
+        let names: Vec<&str> = PROTOCOLS.iter().map(|(n, _)| *n).chain(["a number from 0 to 255"]).collect();
+        unknown("protocol", "protocol", text, &names)
     })
 }
 
@@ -77,11 +215,7 @@ fn zone(text: &str, names: &Names) -> Result<ZoneId, ApiError> {
     names.find_zone(text).ok_or_else(|| {
         let known: Vec<&str> =
             (0..u16::MAX).map(|n| names.zone_name(ZoneId(n))).take_while(|n| *n != "?").collect();
-        let help = match nearest(text, known.iter().copied()) {
-            Some(z) => format!("did you mean {z}?"),
-            None => format!("zones: {}", known.join(", ")),
-        };
-        ApiError::usage(format!("--zone {text}: no such zone\n  help: {help}"))
+        unknown("zone", "zone", text, &known)
     })
 }
 
@@ -99,13 +233,7 @@ fn application(text: &str, names: &Names) -> Result<Vec<AppId>, ApiError> {
         || (1..u16::MAX).map(|n| (AppId(n), names.application_name(AppId(n)))).take_while(|(_, n)| *n != "?");
     match all().find(|(_, name)| *name == text) {
         Some((id, _)) => Ok(vec![id]),
-        None => {
-            let help = match nearest(text, all().map(|(_, n)| n)) {
-                Some(a) => format!("did you mean {a}?"),
-                None => "see `tidegate policy show`".to_owned(),
-            };
-            Err(ApiError::usage(format!("--application {text}: no such application\n  help: {help}")))
-        }
+        None => Err(unknown("application", "application", text, &all().map(|(_, n)| n).collect::<Vec<_>>())),
     }
 }
 
@@ -130,58 +258,5 @@ fn rules(text: &str, names: &Names) -> Result<Vec<RuleId>, ApiError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names() -> Names {
-        let mut n = Names::default();
-        n.zone("trust").unwrap();
-        n.rule("trust/untrust/web").unwrap();
-        n.rule("dmz/untrust/web").unwrap();
-        n.application("http").unwrap();
-        n
-    }
-
-    fn query(change: impl FnOnce(&mut SessionQuery)) -> Result<SessionFilter, ApiError> {
-        let mut q = SessionQuery::default();
-        change(&mut q);
-        filter(&q, &names())
-    }
-
-    #[test]
-    fn j10_filters_are_read() {
-        // Each line fails if its filter is dropped or read as another.
-        assert_eq!(query(|_| {}).unwrap(), SessionFilter::default());
-        assert_eq!(query(|q| q.protocol = Some("TCP".into())).unwrap().protocol, Some(6));
-        assert_eq!(query(|q| q.protocol = Some("89".into())).unwrap().protocol, Some(89));
-        let range = Some(PortRange { first: 8000, last: 8099 });
-        assert_eq!(query(|q| q.destination_port = Some("8000-8099".into())).unwrap().destination_port, range);
-        let one = query(|q| q.source_prefix = Some("10.0.0.1".into())).unwrap();
-        assert_eq!(one.source.unwrap().to_string(), "10.0.0.1/32");
-        assert_eq!(query(|q| q.family = Some("ipv6".into())).unwrap().v4, Some(false));
-        let http = query(|q| q.application = Some("http".into())).unwrap();
-        assert_eq!(http.applications, Some(vec![AppId(1)]));
-        assert_eq!(query(|q| q.zone = Some("trust".into())).unwrap().zone, Some(ZoneId(0)));
-        assert_eq!(query(|q| q.policy = Some("web".into())).unwrap().rules, Some(vec![RuleId(0), RuleId(1)]));
-        let full = query(|q| q.policy = Some("dmz/untrust/web".into())).unwrap();
-        assert_eq!(full.rules, Some(vec![RuleId(1)]));
-    }
-
-    #[test]
-    fn nonsense_is_refused_not_ignored() {
-        // A filter that is silently dropped would make `clear` clear everything.
-        for change in [
-            (|q: &mut SessionQuery| q.protocol = Some("tpc".into())) as fn(&mut SessionQuery),
-            |q| q.source_prefix = Some("10.0.0.0/33".into()),
-            |q| q.destination_port = Some("99-1".into()),
-            |q| q.source_port = Some("65536".into()),
-            |q| q.zone = Some("tryst".into()),
-            |q| q.policy = Some("wob".into()),
-            |q| q.application = Some("htp".into()),
-            |q| q.family = Some("ipx".into()),
-            |q| q.id = Some("1-2".into()),
-        ] {
-            assert!(query(change).is_err());
-        }
-    }
-}
+#[path = "query_tests.rs"]
+mod tests;

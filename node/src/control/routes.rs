@@ -2,7 +2,10 @@
 
 use super::error::ApiError;
 use super::sessions;
-use crate::api::{Drop, Drops, PolicyReload, PolicyShow, PortList, Probe, RuleShow, Status, Version};
+use super::watch;
+use crate::api::{
+    Drop, Drops, PolicyReload, PolicyShow, PolicyText, PortList, Probe, RuleShow, Status, Version,
+};
 use crate::daemon::effective;
 use crate::daemon::metrics::Metrics;
 use crate::daemon::node::Node;
@@ -27,8 +30,10 @@ pub fn control_router(node: Arc<Node>, metrics: Arc<Metrics>) -> Router {
         .route("/v1/sessions", get(sessions::list))
         .route("/v1/session", get(sessions::show))
         .route("/v1/sessions/summary", get(sessions::summary))
+        .route("/v1/sessions/watch", get(watch::watch))
         .route("/v1/sessions/clear", post(sessions::clear))
         .route("/v1/policy", get(policy))
+        .route("/v1/policy/text", get(policy_text))
         .route("/v1/policy/reload", post(reload))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(node.clone());
@@ -108,6 +113,7 @@ async fn policy(
         action: action_name(r.action).to_owned(),
         session_ttl: r.session_ttl.map(|t| t.to_string()),
         log: r.log,
+        tcp_rst: r.tcp_rst,
         enabled: r.enabled,
         hits: sum(i),
     });
@@ -120,6 +126,17 @@ async fn policy(
         rules,
         effective: if query.effective { effective::settings(&in_force.file) } else { Vec::new() },
         unanswered_workers,
+    }))
+}
+
+async fn policy_text(State(node): State<Arc<Node>>) -> Result<Json<PolicyText>, ApiError> {
+    let Some(in_force) = node.policy.current() else {
+        return Err(ApiError::degraded("no policy is in force; everything is dropped"));
+    };
+    Ok(Json(PolicyText {
+        revision: in_force.policy.revision(),
+        source: node.policy.path().display().to_string(),
+        text: in_force.policy.source_text().to_string(),
     }))
 }
 

@@ -3,7 +3,11 @@
 
 use super::error::ApiError;
 use super::query;
-use crate::api::{ClearReply, ClearRequest, ListEnd, ListLine, Session, SessionQuery, SessionSummary};
+use super::sort::{self, Order, Top};
+use crate::api::{
+    ClearReply, ClearRequest, ListEnd, ListLine, NodeCleared, NodeSummary, Session, SessionQuery,
+    SessionSummary,
+};
 use crate::control::view::{PROTOCOLS, protocol_name};
 use crate::daemon::node::Node;
 use axum::Json;
@@ -14,92 +18,179 @@ use axum::response::{IntoResponse, Response};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::SystemTime;
-use tidegate_dataplane::engine::{SessionFilter, SessionView};
+use std::time::{Duration, Instant, SystemTime};
+use tidegate_dataplane::engine::{Engine, SessionFilter, SessionView, Tally};
 use tidegate_dataplane::session::{EndReason, State as SessionState};
 use tokio::sync::mpsc;
 
-/// Slots that a worker walks for one listing command: well under a millisecond.
-const LIST_SLICE: u32 = 1_024;
-/// Slots that a worker walks when it only looks at hot lines.
-const COUNT_SLICE: u32 = 8_192;
+/// Slots that a worker walks for one listing command, and sessions that it looks at: some tens of
+/// microseconds, so that no packet waits long.
+const LIST_SLICE: (u32, usize) = (2_048, 256);
+/// Slots that a worker walks when it mostly looks at hot lines.
+const COUNT_SLICE: u32 = 2_048;
+/// Slots in which a worker ends sessions with one command. The engine's list of events has room for it.
+const CLEAR_SLICE: u32 = 1_024;
 /// Chunks that wait for a slow reader; then the walk waits too, and no traffic with it.
 const CHUNKS: usize = 4;
+
+/// Packets in a second beyond which a worker counts as busy.
+const BUSY_PER_S: f64 = 5_000.0;
+/// Between two slices of a busy worker a listing rests so many times as long as one took: neither it nor its
+/// reader takes more than a fifth of a CPU from traffic.
+const REST: u32 = 4;
+
+type Sender = mpsc::Sender<Result<Bytes, Infallible>>;
 
 /// `GET /v1/sessions`: one JSON object a line, and `end` as the last.
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
     Query(query): Query<SessionQuery>,
 ) -> Result<Response, ApiError> {
-    let filter = query::filter(&query, &node.policy.names())?;
-    let (sender, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(CHUNKS);
-    tokio::spawn(async move {
-        let end = stream(&node, filter, query.limit.unwrap_or(u64::MAX), &sender).await;
+    let filter = query::filter(&query, &node.vocabulary())?;
+    let order = query.sort.as_deref().map(Order::parse).transpose()?;
+    let limit = match order {
+        Some(_) => sort::limit(query.limit)?,
+        None => query.limit.unwrap_or(u64::MAX),
+    };
+    Ok(lines(move |sender| async move {
+        let end = match order {
+            Some(order) => sorted(&node, filter, order, limit, &sender).await,
+            None => stream(&node, filter, limit, &sender).await,
+        };
         if let Some(end) = end {
             // A reader that went away needs no end.
             let _ = sender.send(Ok(line(&ListLine::End(end)))).await;
         }
-    });
-    let body =
-        Body::from_stream(futures::stream::unfold(receiver, async |mut r| r.recv().await.map(|c| (c, r))));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+    }))
 }
 
-/// Sends all matching sessions; `None` when the reader went away.
-async fn stream(
-    node: &Node,
-    filter: SessionFilter,
-    limit: u64,
-    sender: &mpsc::Sender<Result<Bytes, Infallible>>,
-) -> Option<ListEnd> {
+/// A streamed answer: what `make` sends, line by line.
+pub(super) fn lines<F: Future<Output = ()> + Send + 'static>(make: impl FnOnce(Sender) -> F) -> Response {
+    let (sender, receiver) = mpsc::channel(CHUNKS);
+    tokio::spawn(make(sender));
+    let body =
+        Body::from_stream(futures::stream::unfold(receiver, async |mut r| r.recv().await.map(|c| (c, r))));
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// Sends all matching sessions as they come; `None` when the reader went away.
+async fn stream(node: &Node, filter: SessionFilter, limit: u64, sender: &Sender) -> Option<ListEnd> {
     let names = node.names();
     let filter = Arc::new(filter);
     let mut end = ListEnd::default();
     for worker in 0..node.workers.count() {
         let mut cursor = Some(0);
+        let mut pace = Pace::start();
         while let Some(at) = cursor {
             if end.listed >= limit {
                 return Some(end);
             }
-            let Some((views, next)) = slice(node, worker, at, LIST_SLICE, &filter).await else {
+            let began = Instant::now();
+            let Some((views, next, forwarded)) = slice(node, worker, at, &filter).await else {
                 end.unanswered_workers.push(worker);
                 break;
             };
             cursor = next;
             let wall = SystemTime::now();
             let room = usize::try_from(limit - end.listed).unwrap_or(usize::MAX);
-            let mut chunk = Vec::with_capacity(views.len().min(room) * 768);
+            let mut chunk = Vec::with_capacity(views.len().min(room) * 1024);
             for view in views.iter().take(room) {
                 let session = names.session(view, worker, wall);
                 chunk.extend_from_slice(&line(&ListLine::Session(Box::new(session))));
                 end.listed += 1;
             }
+            let rest = pace.rest(began, forwarded);
             if !chunk.is_empty() && sender.send(Ok(chunk.into())).await.is_err() {
                 return None;
+            }
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
             }
         }
     }
     Some(end)
 }
 
-/// The matching sessions of one slice of one worker's table, and where to go on.
+/// Walks all of the table, then sends the first `limit` sessions in that order.
+async fn sorted(
+    node: &Node,
+    filter: SessionFilter,
+    order: Order,
+    limit: u64,
+    sender: &Sender,
+) -> Option<ListEnd> {
+    let filter = Arc::new(filter);
+    let mut end = ListEnd::default();
+    let mut top = Top::new(order, usize::try_from(limit).unwrap_or(usize::MAX));
+    for worker in 0..node.workers.count() {
+        let mut cursor = Some(0);
+        let mut pace = Pace::start();
+        while let Some(at) = cursor {
+            if sender.is_closed() {
+                return None;
+            }
+            let began = Instant::now();
+            let Some((views, next, forwarded)) = slice(node, worker, at, &filter).await else {
+                end.unanswered_workers.push(worker);
+                break;
+            };
+            cursor = next;
+            views.into_iter().for_each(|view| top.push(view, worker));
+            let rest = pace.rest(began, forwarded);
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
+            }
+        }
+    }
+    end.matched = Some(top.seen);
+    let (names, wall) = (node.names(), SystemTime::now());
+    for (view, worker) in top.into_sorted() {
+        let session = line(&ListLine::Session(Box::new(names.session(&view, worker, wall))));
+        sender.send(Ok(session)).await.ok()?;
+        end.listed += 1;
+    }
+    Some(end)
+}
+
+/// Lets traffic go first.
+struct Pace {
+    since: Instant,
+    forwarded: Option<u64>,
+}
+
+impl Pace {
+    fn start() -> Pace {
+        Pace { since: Instant::now(), forwarded: None }
+    }
+
+    /// How long to rest after a slice that began at `began`, by what the worker has forwarded until then.
+    fn rest(&mut self, began: Instant, forwarded: u64) -> Duration {
+        let took = began.elapsed();
+        let passed = std::mem::replace(&mut self.since, began).elapsed().saturating_sub(took);
+        let before = self.forwarded.replace(forwarded).unwrap_or(forwarded);
+        let packets = forwarded.saturating_sub(before) as f64;
+        if packets > BUSY_PER_S * passed.as_secs_f64() { took * REST } else { Duration::ZERO }
+    }
+}
+
+/// The matching sessions of one slice of one worker's table, where to go on, and what it has forwarded.
 async fn slice(
     node: &Node,
     worker: u16,
     at: u32,
-    slots: u32,
     filter: &Arc<SessionFilter>,
-) -> Option<(Vec<SessionView>, Option<u32>)> {
+) -> Option<(Vec<SessionView>, Option<u32>, u64)> {
     let filter = filter.clone();
-    let walk = move |engine: &mut tidegate_dataplane::engine::Engine, now| {
+    let walk = move |engine: &mut Engine, now| {
+        let (slots, sessions) = LIST_SLICE;
         let mut views = Vec::new();
-        let next = engine.list(at, slots, &filter, now, &mut views);
-        (views, next)
+        let next = engine.list_some(at, slots, sessions, &filter, now, &mut views);
+        (views, next, engine.counters().forwarded_packets)
     };
     node.workers.call(worker, walk).await.ok()
 }
 
-fn line(line: &ListLine) -> Bytes {
+pub(super) fn line(line: &impl serde::Serialize) -> Bytes {
     // These types hold no map with other keys than strings: they always serialize.
     let mut text = serde_json::to_vec(line).unwrap_or_default();
     text.push(b'\n');
@@ -113,8 +204,8 @@ async fn first(node: &Node, filter: SessionFilter) -> (Option<Session>, Vec<u16>
     for worker in 0..node.workers.count() {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
-            match slice(node, worker, at, COUNT_SLICE, &filter).await {
-                Some((views, next)) => {
+            match slice(node, worker, at, &filter).await {
+                Some((views, next, _)) => {
                     if let Some(view) = views.first() {
                         return (Some(node.names().session(view, worker, SystemTime::now())), silent);
                     }
@@ -136,7 +227,7 @@ pub(super) async fn show(
     Query(query): Query<SessionQuery>,
 ) -> Result<Json<Session>, ApiError> {
     let Some(id) = query.id.clone() else { return Err(ApiError::usage("which session? give an id")) };
-    let filter = query::filter(&query, &node.policy.names())?;
+    let filter = query::unordered(&query, &node.vocabulary())?;
     match first(&node, filter).await {
         (Some(session), _) => Ok(Json(session)),
         (None, silent) if silent.is_empty() => {
@@ -153,7 +244,7 @@ pub(super) async fn summary(
     State(node): State<Arc<Node>>,
     Query(query): Query<SessionQuery>,
 ) -> Result<Json<SessionSummary>, ApiError> {
-    let filter = query::filter(&query, &node.policy.names())?;
+    let filter = query::unordered(&query, &node.vocabulary())?;
     let (numbers, mut silent) = node.numbers().await;
     let mut s = SessionSummary::default();
     for (_, n) in &numbers {
@@ -161,61 +252,66 @@ pub(super) async fn summary(
         s.in_use += n.summary.in_use;
         s.created += n.summary.created;
         s.failed += n.summary.failed;
+        s.never += n.counters.never_sessions;
+        s.never_capped += n.counters.never_capped;
         for reason in EndReason::ALL {
             *s.ended.entry(reason.name().to_owned()).or_default() += n.counters.ended[reason as usize];
         }
     }
-    let mut total = 0;
-    for (state, count) in count(&node, &filter, &mut silent).await {
-        total += count;
-        s.by_state.insert(state.name().to_owned(), count);
-    }
-    s.matching = (!query.is_unfiltered()).then_some(total);
-    s.by_protocol = by_protocol(&node, &filter, total, &mut silent).await;
+    let sum = tally(&node, &filter, &mut silent).await;
+    (s.valid, s.pending, s.invalidated, s.in_drop) = (sum.valid, sum.pending, sum.invalidated, sum.in_drop);
+    s.unicast = sum.live();
+    s.matching = (!query.is_unfiltered()).then_some(sum.live());
+    let states = SessionState::ALL.into_iter().zip(sum.by_state).filter(|(_, n)| *n > 0);
+    s.by_state = states.map(|(state, n)| (state.name().to_owned(), n)).collect();
+    s.by_protocol = by_protocol(&sum);
+    s.nodes = vec![NodeSummary {
+        node: node.config.name.clone(),
+        node_id: node.config.node_id,
+        maximum: s.maximum,
+        in_use: s.in_use,
+        unicast: s.unicast,
+        multicast: s.multicast,
+        valid: s.valid,
+        pending: s.pending,
+        invalidated: s.invalidated,
+        in_drop: s.in_drop,
+        failed: s.failed,
+        created: s.created,
+    }];
     silent.sort_unstable();
     silent.dedup();
     s.unanswered_workers = silent;
     Ok(Json(s))
 }
 
-/// One walk for each protocol that has a name; what remains is `other`.
-async fn by_protocol(
-    node: &Node,
-    filter: &SessionFilter,
-    total: u64,
-    silent: &mut Vec<u16>,
-) -> BTreeMap<String, u64> {
-    let mut found = BTreeMap::new();
-    if let Some(number) = filter.protocol {
-        found.insert(protocol_name(number), total);
-    } else {
-        for (name, number) in PROTOCOLS {
-            let one = SessionFilter { protocol: Some(number), ..filter.clone() };
-            let sum = count(node, &one, silent).await.iter().map(|(_, n)| n).sum();
-            found.insert(name.to_owned(), sum);
-        }
-        let named: u64 = found.values().sum();
-        found.insert("other".to_owned(), total.saturating_sub(named));
-    }
+/// Live sessions of each protocol that has a name; what remains is `other`.
+fn by_protocol(sum: &Tally) -> BTreeMap<String, u64> {
+    let count = |number: u8| sum.by_protocol[usize::from(number)];
+    let mut found: BTreeMap<String, u64> =
+        PROTOCOLS.iter().map(|(_, number)| (protocol_name(*number), count(*number))).collect();
+    let named: u64 = found.values().sum();
+    found.insert("other".to_owned(), sum.live().saturating_sub(named));
     found.retain(|_, n| *n > 0);
     found
 }
 
-/// Matching sessions by state, those that have any.
-async fn count(node: &Node, filter: &SessionFilter, silent: &mut Vec<u16>) -> Vec<(SessionState, u64)> {
-    let mut sum = [0; SessionState::ALL.len()];
+/// Matching sessions, counted.
+async fn tally(node: &Node, filter: &SessionFilter, silent: &mut Vec<u16>) -> Tally {
+    let filter = Arc::new(filter.clone());
+    let mut sum = Tally::default();
     for worker in 0..node.workers.count() {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             let filter = filter.clone();
-            let walk = move |engine: &mut tidegate_dataplane::engine::Engine, now| {
-                let mut by_state = [0; SessionState::ALL.len()];
-                let next = engine.count(at, COUNT_SLICE, &filter, now, &mut by_state);
-                (by_state, next)
+            let walk = move |engine: &mut Engine, now| {
+                let mut part = Tally::default();
+                let next = engine.tally(at, COUNT_SLICE, &filter, now, &mut part);
+                (part, next)
             };
             match node.workers.call(worker, walk).await {
-                Ok((by_state, next)) => {
-                    sum.iter_mut().zip(by_state).for_each(|(s, n)| *s += n);
+                Ok((part, next)) => {
+                    sum.add(&part);
                     cursor = next;
                 }
                 Err(_) => {
@@ -225,7 +321,7 @@ async fn count(node: &Node, filter: &SessionFilter, silent: &mut Vec<u16>) -> Ve
             }
         }
     }
-    SessionState::ALL.into_iter().zip(sum).filter(|(_, n)| *n > 0).collect()
+    sum
 }
 
 /// `POST /v1/sessions/clear` (J10).
@@ -233,19 +329,17 @@ pub(super) async fn clear(
     State(node): State<Arc<Node>>,
     Json(request): Json<ClearRequest>,
 ) -> Result<Json<ClearReply>, ApiError> {
-    let names = node.policy.names();
-    let filter = query::filter(&request.query, &names)?;
+    let filter = query::unordered(&request.query, &node.vocabulary())?;
     if request.preview {
         return preview(&node, filter, request.own_connection.as_ref()).await.map(Json);
     }
+    let filter = Arc::new(filter);
     let mut reply = ClearReply::default();
     for worker in 0..node.workers.count() {
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             let filter = filter.clone();
-            let walk = move |engine: &mut tidegate_dataplane::engine::Engine, now| {
-                engine.clear(at, LIST_SLICE, &filter, now)
-            };
+            let walk = move |engine: &mut Engine, now| engine.clear(at, CLEAR_SLICE, &filter, now);
             match node.workers.call(worker, walk).await {
                 Ok((next, cleared)) => {
                     reply.cleared += u64::from(cleared);
@@ -258,6 +352,7 @@ pub(super) async fn clear(
             }
         }
     }
+    reply.nodes = per_node(&node, reply.cleared);
     tracing::info!(cleared = reply.cleared, query = ?request.query, "sessions cleared by an operator");
     Ok(Json(reply))
 }
@@ -268,12 +363,21 @@ async fn preview(
     own: Option<&[String; 4]>,
 ) -> Result<ClearReply, ApiError> {
     let mut silent = Vec::new();
-    let cleared = count(node, &filter, &mut silent).await.iter().map(|(_, n)| n).sum();
+    let cleared = tally(node, &filter, &mut silent).await.live();
     let own_connection = match own {
-        Some(own) => own_session(node, &filter, own).await?,
+        Some(own) => own_session(node, &filter, own).await,
         None => None,
     };
-    Ok(ClearReply { cleared, own_connection: own_connection.map(Box::new), unanswered_workers: silent })
+    Ok(ClearReply {
+        cleared,
+        nodes: per_node(node, cleared),
+        own_connection: own_connection.map(Box::new),
+        unanswered_workers: silent,
+    })
+}
+
+fn per_node(node: &Node, cleared: u64) -> Vec<NodeCleared> {
+    vec![NodeCleared { node: node.config.name.clone(), node_id: node.config.node_id, cleared }]
 }
 
 /// The operator's SSH connection, if the filter means it: the session with exactly its tuple that
@@ -282,7 +386,7 @@ async fn own_session(
     node: &Node,
     filter: &SessionFilter,
     [client, client_port, server, server_port]: &[String; 4],
-) -> Result<Option<Session>, ApiError> {
+) -> Option<Session> {
     let own = SessionQuery {
         protocol: Some("tcp".to_owned()),
         source_prefix: Some(client.clone()),
@@ -291,12 +395,30 @@ async fn own_session(
         destination_port: Some(server_port.clone()),
         ..SessionQuery::default()
     };
-    let own = query::filter(&own, &node.policy.names())?;
-    let (Some(session), _) = first(node, own).await else { return Ok(None) };
-    let Ok(id) = session.id.parse() else { return Ok(None) };
+    // An address with an interface (fe80::1%eth0) is link-local: it never passes through.
+    let Ok(own) = query::filter(&own, &node.vocabulary()) else { return None };
+    let (Some(session), _) = first(node, own).await else { return None };
+    let Ok(id) = session.id.parse() else { return None };
     if filter.id.is_some_and(|wanted| wanted != id) {
-        return Ok(None);
+        return None;
     }
     let meant = SessionFilter { id: Some(id), ..filter.clone() };
-    Ok(first(node, meant).await.0)
+    first(node, meant).await.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_rests_only_while_its_worker_forwards_much() {
+        // Rest always and an idle node lists slowly; never, and a busy one forwards less.
+        let second = Duration::from_secs(1);
+        for (packets, rests) in [(0, false), (1_000, false), (100_000, true)] {
+            let now = Instant::now();
+            let mut pace = Pace { since: now - second - second, forwarded: Some(7) };
+            let rest = pace.rest(now - second, 7 + packets);
+            assert_eq!(rest >= second * REST, rests, "{packets} packets: {rest:?}");
+        }
+    }
 }

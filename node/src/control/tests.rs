@@ -102,6 +102,54 @@ async fn j11_a_session_shows_both_wings_its_timeout_and_what_set_it() {
     assert_eq!(s.timeout_s, Some(60.0));
     assert!(s.remaining_s.unwrap() <= 60.0 && s.remaining_s.unwrap() > 0.0);
     assert!(s.forward.tcp.is_none());
+    assert_eq!((s.owner.as_str(), s.replicas.len()), ("n1", 0));
+}
+
+#[tokio::test]
+async fn j11_a_sorted_list_is_the_first_of_all_workers_and_says_what_it_left_out() {
+    // Sort each worker's part, or each slice, by itself, and the order breaks where they meet.
+    let rig = rig("sorted", 2, 20_000, 9_000, &[]).await;
+    let (sessions, end) =
+        list(&rig, &query(|q| (q.sort, q.limit) = (Some("source-port:desc".into()), Some(2_000)))).await;
+    let ports: Vec<u16> = sessions.iter().filter_map(|s| s.forward.source_port).collect();
+    assert_eq!(ports, (1024 + 7_000..1024 + 9_000).rev().collect::<Vec<u16>>());
+    assert_eq!((end.listed, end.matched), (2_000, Some(9_000)));
+    let (sessions, end) = list(&rig, &query(|q| q.sort = Some("source-port".into()))).await;
+    assert_eq!((sessions[0].forward.source_port, end.listed, end.matched), (Some(1024), 1_000, Some(9_000)));
+    let path =
+        with_query("/v1/sessions", &query(|q| (q.sort, q.limit) = (Some("bytes".into()), Some(1 << 40))));
+    let refused = rig.client.text(&path.unwrap()).await.unwrap_err();
+    assert!(refused.exit == Exit::Usage && refused.message.contains("--limit"), "{refused}");
+}
+
+#[tokio::test]
+async fn j11_watch_tells_of_births_and_ends_and_the_engines_stop_when_nobody_listens() {
+    // Leave the filter out and other sessions show; never disarm and the engines tell for ever.
+    let (rig, node) = rig_with("watch", 2, 1_000, 3, &[]).await;
+    let path = with_query("/v1/sessions/watch", &query(|q| q.protocol = Some("tcp".into()))).unwrap();
+    let mut lines = rig.client.lines(&path).await.unwrap();
+    let next = async |lines: &mut crate::client::Lines| -> WatchLine {
+        serde_json::from_slice(&lines.next().await.unwrap().expect("cut off")).unwrap()
+    };
+    assert_eq!(next(&mut lines).await, WatchLine::Watching { node: "n1".into(), unanswered_workers: vec![] });
+    twin::ssh(&node).await;
+    let WatchLine::Created(created) = next(&mut lines).await else { panic!("not created") };
+    assert_eq!((created.source_port, created.destination_port), (Some(50_000), Some(22)));
+    assert_eq!((created.policy.as_str(), created.state.as_deref()), ("outside/inside/in", Some("syn_sent")));
+    let ask = ClearRequest { query: SessionQuery::default(), ..ClearRequest::default() };
+    let _: ClearReply = rig.client.post("/v1/sessions/clear", &ask).await.unwrap();
+    let WatchLine::Ended(ended) = next(&mut lines).await else { panic!("not ended") };
+    assert_eq!((ended.id, ended.reason.as_deref()), (created.id, Some("cleared")));
+    assert_eq!((ended.packets, ended.reply_packets), (1, 0));
+    drop(lines);
+    // The engines are told to stop; a session set up after that makes no event.
+    loop {
+        let (telling, _) = node.workers.all(|engine, _| engine.is_watched()).await;
+        if telling.iter().all(|(_, watched)| !watched) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -116,10 +164,13 @@ async fn j10_clear_takes_what_the_filter_means_and_nothing_else() {
     assert_eq!((preview.cleared, preview.own_connection), (10, None));
     let ask = ClearRequest { query: some, ..ClearRequest::default() };
     let reply: ClearReply = rig.client.post("/v1/sessions/clear", &ask).await.unwrap();
-    assert_eq!(reply.cleared, 10);
+    assert_eq!((reply.cleared, reply.nodes.len(), reply.nodes[0].cleared), (10, 1, 10));
+    assert_eq!((reply.nodes[0].node.as_str(), reply.nodes[0].node_id), ("n1", 1));
     assert_eq!(list(&rig, &SessionQuery::default()).await.1.listed, 90);
     let summary: SessionSummary = rig.client.get("/v1/sessions/summary").await.unwrap();
     assert_eq!((summary.in_use, summary.created, summary.ended["cleared"]), (90, 100, 10));
+    assert_eq!((summary.valid, summary.pending, summary.in_drop, summary.unicast), (90, 0, 0, 90));
+    assert_eq!((summary.nodes.len(), summary.nodes[0].in_use, summary.nodes[0].maximum), (1, 90, 2_000));
     assert_eq!((summary.maximum, summary.by_protocol["udp"], summary.by_state["one_way"]), (2_000, 90, 90));
 }
 

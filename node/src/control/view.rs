@@ -32,6 +32,8 @@ pub struct NamesView {
     pub names: Arc<Names>,
     /// Ports by number.
     pub ports: Vec<String>,
+    /// This node: the owner of every session.
+    pub node: String,
 }
 
 impl NamesView {
@@ -60,12 +62,18 @@ impl NamesView {
             forward: self.wing(forward, reply),
             reply: self.wing(reply, forward),
             worker,
+            owner: self.node.clone(),
+            replicas: Vec::new(),
         }
+    }
+
+    /// The logical name of a port.
+    pub(crate) fn port(&self, port: Option<PortId>) -> Option<String> {
+        port.and_then(|p| self.ports.get(usize::from(p.0)).cloned())
     }
 
     fn wing(&self, wing: &WingView, other: &WingView) -> Wing {
         let t = &wing.tuple;
-        let name = |port: Option<PortId>| port.and_then(|p| self.ports.get(usize::from(p.0)).cloned());
         let f = &wing.facts;
         Wing {
             source: t.src.to_string(),
@@ -73,8 +81,8 @@ impl NamesView {
             destination: t.dst.to_string(),
             destination_port: shown_port(t, t.dst_port),
             zone: self.names.zone_name(wing.zone).to_owned(),
-            ingress_port: name(other.egress),
-            egress_port: name(wing.egress),
+            ingress_port: self.port(wing.ingress.or(other.egress)),
+            egress_port: self.port(wing.egress),
             packets: wing.packets,
             bytes: wing.bytes,
             tcp: (t.protocol == proto::TCP).then(|| WingTcp {

@@ -144,6 +144,7 @@ fn worker_numbers(w: &tidegate_xdp::stats::WorkerStats) -> Vec<(&'static str, u6
         ("worker_sleeps_total", w.sleeps),
         ("worker_commands_total", w.commands),
         ("worker_held_frames", w.held),
+        ("worker_held_fragments", w.held_fragments),
         ("worker_pool_empty_total", w.pool_empty),
         ("worker_outbox_dropped_total", w.outbox_dropped),
         ("worker_events_left_out_total", w.events_left_out),

@@ -83,8 +83,9 @@ async fn deliver_policies(
         loop {
             let Some(policy) = wanted.borrow_and_update().clone() else { break };
             let revision = policy.revision();
+            // The policy before comes back, and is freed here when this was its last worker.
             match workers.call(worker, move |engine, _| engine.set_policy(policy)).await {
-                Ok(()) => {
+                Ok(_before) => {
                     in_force.send_replace(revision);
                     break;
                 }

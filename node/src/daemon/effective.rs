@@ -1,7 +1,9 @@
 //! `policy show --effective`: every flow setting in force, and whether the file or a default set it.
 
 use crate::api::Setting;
-use tidegate_dataplane::policy::{PolicyFile, SessionTtl, TcpSettings, TimeWaitSetting, Timeouts};
+use tidegate_dataplane::policy::{
+    LogSettings, MssSettings, PolicyFile, SessionTtl, TcpSettings, TimeWaitSetting, Timeouts,
+};
 
 /// All of them, in the order of the file format.
 pub(crate) fn settings(file: &PolicyFile) -> Vec<Setting> {
@@ -31,6 +33,9 @@ pub(crate) fn settings(file: &PolicyFile) -> Vec<Setting> {
         time_wait,
         half_close_time_wait,
         syn_check,
+        strict_syn_check,
+        sequence_check,
+        rst_sequence_check,
     } = file.tcp;
     add("tcp", "initial_timeout", format!("{initial_timeout_s} s"));
     add("tcp", "rst_invalidate", rst_invalidate.to_string());
@@ -42,6 +47,13 @@ pub(crate) fn settings(file: &PolicyFile) -> Vec<Setting> {
     add("tcp", "time_wait", time_wait);
     add("tcp", "half_close_time_wait", half_close_time_wait.to_string());
     add("tcp", "syn_check", syn_check.to_string());
+    add("tcp", "strict_syn_check", strict_syn_check.to_string());
+    add("tcp", "sequence_check", sequence_check.to_string());
+    add("tcp", "rst_sequence_check", rst_sequence_check.to_string());
+    let MssSettings { all_tcp } = file.mss;
+    add("mss", "all_tcp", all_tcp.map_or("unset (not lowered)".to_owned(), |b| format!("{b} bytes")));
+    let LogSettings { default_deny } = file.log;
+    add("log", "default_deny", default_deny.to_string());
     let SessionTtl { default, ports } = &file.session_ttl;
     let default = default.map_or("unset (the protocol's own)".to_owned(), |t| format!("{t} s"));
     add("session_ttl", "default", default.replace("never s", "never"));
@@ -59,7 +71,7 @@ mod tests {
     #[test]
     fn j11_settings_say_where_they_come_from() {
         // Look at the value instead of the file, and a default that is written out says "default".
-        let text = "[tcp]\ninitial_timeout = 20\n[timeouts]\nudp = 30\n";
+        let text = "[tcp]\ninitial_timeout = 20\n[mss]\nall_tcp = 1400\n[timeouts]\nudp = 30\n";
         let report = tidegate_dataplane::policy::check(text, "p");
         let file = report.file.unwrap_or_else(|| panic!("{:?}", report.errors));
         let all = super::settings(&file);
@@ -67,5 +79,7 @@ mod tests {
         assert_eq!(find("tcp.initial_timeout"), Some(("20 s".into(), "file".into())));
         assert_eq!(find("timeouts.udp"), Some(("30 s".into(), "file".into())));
         assert_eq!(find("timeouts.tcp"), Some(("1800 s".into(), "default".into())));
+        assert_eq!(find("tcp.sequence_check"), Some(("true".into(), "default".into())));
+        assert_eq!(find("mss.all_tcp"), Some(("1400 bytes".into(), "file".into())));
     }
 }

@@ -53,10 +53,29 @@ const DECLARED: &[Declared] = &[
         Unit::Count,
         "TCP segments forwarded without effect on their session",
     ),
+    (
+        "tcp_relearned_segments_total",
+        Counter,
+        Unit::Count,
+        "TCP segments forwarded while a bound of their window was learned (again) and not enforced",
+    ),
     ("icmp_errors_sent_total", Counter, Unit::Count, "ICMP errors written by the node"),
     ("icmp_errors_limited_total", Counter, Unit::Count, "ICMP errors left out by their rate limit"),
-    ("tcp_resets_sent_total", Counter, Unit::Count, "TCP resets written for reject rules"),
+    ("tcp_resets_sent_total", Counter, Unit::Count, "TCP resets written for `reject` and `tcp_rst`"),
     ("fragmented_packets_total", Counter, Unit::Count, "IPv4 packets fragmented for a smaller MTU"),
+    (
+        "fragments_capacity_datagrams",
+        Gauge,
+        Unit::Count,
+        "Incomplete datagrams that the fragment cache can hold",
+    ),
+    ("fragments_in_use_datagrams", Gauge, Unit::Count, "Incomplete datagrams in the fragment cache"),
+    (
+        "fragments_datagrams_total",
+        Counter,
+        Unit::Count,
+        "Fragmented datagrams, by what became of them: completed, refused, expired, evicted",
+    ),
     (
         "handovers_total",
         Counter,
@@ -65,6 +84,13 @@ const DECLARED: &[Declared] = &[
     ),
     ("sweep_passes_total", Counter, Unit::Count, "Full passes of the ageing sweep"),
     ("events_left_out_total", Counter, Unit::Count, "Events that the control side did not hear of"),
+    (
+        "log_records_total",
+        Counter,
+        Unit::Count,
+        "Records of flows, by target and result (sent, left_out by rate or queue, failed)",
+    ),
+    ("watch_events_left_out_total", Counter, Unit::Count, "Events that `session watch` did not keep up with"),
     ("log_lines_left_out_total", Counter, Unit::Count, "Log lines left out by their rate bound"),
     ("worker_alive", Gauge, Unit::Count, "1 if the worker answered at the last look"),
     ("worker_heartbeats_total", Counter, Unit::Count, "Passes of the worker's loop"),
@@ -72,6 +98,12 @@ const DECLARED: &[Declared] = &[
     ("worker_sleeps_total", Counter, Unit::Count, "Times that the worker slept for want of packets"),
     ("worker_commands_total", Counter, Unit::Count, "Commands of the control side carried out"),
     ("worker_held_frames", Gauge, Unit::Count, "Frames that wait for a neighbour"),
+    (
+        "worker_held_fragments",
+        Gauge,
+        Unit::Count,
+        "Frames that wait for the first fragment of their datagram",
+    ),
     (
         "worker_pool_empty_total",
         Counter,
@@ -211,6 +243,13 @@ fn whole(node: &Node, status: &crate::api::Status) {
     set("uptime_seconds", &[], status.uptime_s);
     set("degraded", &[], status.degraded.len() as f64);
     set("policy_revision", &[], f64::from(status.policy_revision.unwrap_or(0)));
+    set("watch_events_left_out_total", &[], node.hub.events_left_out() as f64);
+    for log in node.logs.numbers() {
+        for (result, count) in [("sent", log.sent), ("left_out", log.left_out), ("failed", log.failed)] {
+            let labels = [("target", log.target.as_str()), ("result", result)];
+            set("log_records_total", &labels, count as f64);
+        }
+    }
     set("log_lines_left_out_total", &[], node.events.lines_left_out() as f64);
     let w = &status.walls;
     set("wall_kernel_forwarding_off", &[], f64::from(u8::from(w.kernel_forwarding_off)));
@@ -255,6 +294,7 @@ fn engines(node: &Node, numbers: &[(u16, super::node::EngineNumbers)]) {
             ("forwarded_packets_total", c.forwarded_packets),
             ("forwarded_bytes_total", c.forwarded_bytes),
             ("tcp_ignored_segments_total", c.tcp_ignored),
+            ("tcp_relearned_segments_total", c.tcp_relearned),
             ("icmp_errors_sent_total", c.icmp_errors_sent),
             ("icmp_errors_limited_total", c.icmp_errors_limited),
             ("tcp_resets_sent_total", c.resets_sent),
@@ -264,6 +304,19 @@ fn engines(node: &Node, numbers: &[(u16, super::node::EngineNumbers)]) {
             ("events_left_out_total", c.events_left_out),
         ] {
             set(name, &labels, value as f64);
+        }
+        let (in_use, capacity) = n.fragments;
+        set("fragments_in_use_datagrams", &labels, f64::from(in_use));
+        set("fragments_capacity_datagrams", &labels, f64::from(capacity));
+        let f = &n.fragment_counters;
+        for (result, count) in [
+            ("completed", f.completed),
+            ("refused", f.refused),
+            ("expired", f.expired),
+            ("evicted", f.evicted),
+        ] {
+            let labels = [("worker", label.as_str()), ("result", result)];
+            set("fragments_datagrams_total", &labels, count as f64);
         }
         for cause in EndReason::ALL {
             let labels = [("worker", label.as_str()), ("cause", cause.name())];

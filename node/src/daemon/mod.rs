@@ -10,6 +10,7 @@ pub mod dataplane;
 mod delivery;
 pub(crate) mod effective;
 mod events;
+pub(crate) mod flowlog;
 mod logging;
 pub mod metrics;
 pub mod node;

@@ -3,17 +3,20 @@
 use super::dataplane::{DataplaneNumbers, Ports};
 use super::delivery::Delivery;
 use super::events::Events;
+use super::flowlog::{Hub, Logs};
 use super::policy::{InForce, LoadError, PolicyStore};
 use super::ports::PortTable;
 use super::workers::{ANSWER_MAX, Workers};
 use crate::api;
 use crate::config::Config;
+use crate::control::query::Vocabulary;
 use crate::control::view;
 use crate::netlink::{MirrorHandle, PortBinding, Resolver};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use tidegate_dataplane::engine::{Counters, Summary};
+use tidegate_dataplane::fragment::FragmentCounters;
 use tidegate_dataplane::route::PortId;
 
 /// Everything that the node consists of.
@@ -36,6 +39,10 @@ pub struct Node {
     pub resolver: Resolver,
     /// Workers' events.
     pub events: Arc<Events>,
+    /// Those who watch sessions.
+    pub(crate) hub: Arc<Hub>,
+    /// Where records of flows go.
+    pub(crate) logs: Arc<Logs>,
     /// The ports.
     pub ports: Arc<dyn Ports>,
     /// What is open.
@@ -55,6 +62,10 @@ pub struct EngineNumbers {
     pub counters: Counters,
     /// Its table.
     pub summary: Summary,
+    /// Incomplete datagrams in its fragment cache: now, and at most.
+    pub fragments: (u32, u32),
+    /// What its fragment cache counted.
+    pub fragment_counters: FragmentCounters,
 }
 
 impl Node {
@@ -90,7 +101,12 @@ impl Node {
     /// Every engine's numbers, and the workers that gave none.
     pub async fn numbers(&self) -> (Vec<(u16, EngineNumbers)>, Vec<u16>) {
         self.workers
-            .all(|engine, _| EngineNumbers { counters: engine.counters().clone(), summary: engine.summary() })
+            .all(|engine, _| EngineNumbers {
+                counters: engine.counters().clone(),
+                summary: engine.summary(),
+                fragments: (engine.fragments().in_use(), engine.fragments().capacity()),
+                fragment_counters: *engine.fragments().counters(),
+            })
             .await
     }
 
@@ -161,6 +177,12 @@ impl Node {
         let routes = self.route_status();
         let (capacity, in_use) =
             numbers.iter().fold((0, 0), |(c, u), (_, n)| (c + n.summary.maximum, u + n.summary.in_use));
+        let fragments = numbers.iter().fold(api::FragmentUse::default(), |mut all, (_, n)| {
+            all.in_use += u64::from(n.fragments.0);
+            all.capacity += u64::from(n.fragments.1);
+            all.evicted += n.fragment_counters.evicted;
+            all
+        });
         let occupancy_percent = if capacity == 0 { 0.0 } else { in_use as f64 * 100.0 / capacity as f64 };
         api::Status {
             version: api::Version::current().version,
@@ -174,6 +196,7 @@ impl Node {
             workers_alive: self.alive_workers(),
             workers_started: self.workers.count(),
             table: api::TableUse { capacity, in_use, occupancy_percent },
+            fragments,
             degraded: self.degraded(&ports, &walls, &routes),
             walls,
             routes,
@@ -260,6 +283,20 @@ impl Node {
         view::NamesView {
             names: self.policy.names(),
             ports: self.config.ports.iter().map(|p| p.name.clone()).collect(),
+            node: self.config.name.clone(),
+        }
+    }
+
+    /// What the words of a session filter can mean now.
+    pub(crate) fn vocabulary(&self) -> Vocabulary {
+        let update = self.mirror.updates().borrow().clone();
+        let interface = |i: usize| update.derived.ports.get(i)?.link.as_ref().map(|l| l.name.clone());
+        let ports = self.config.ports.iter().enumerate().map(|(i, p)| (p.name.clone(), interface(i)));
+        Vocabulary {
+            names: self.policy.names(),
+            ports: ports.collect(),
+            node: self.config.name.clone(),
+            node_id: self.config.node_id,
         }
     }
 }

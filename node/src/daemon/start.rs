@@ -3,6 +3,7 @@
 use super::dataplane::{XdpPorts, XdpSink, XdpWorkers};
 use super::delivery::Delivery;
 use super::events::Events;
+use super::flowlog::{self, Clock, Hub, Inlet, Logs};
 use super::metrics::Metrics;
 use super::node::Node;
 use super::policy::{InForce, LoadError, PolicyStore};
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use tidegate_dataplane::engine::{Engine, EngineConfig, Event};
+use tidegate_dataplane::fragment::FragmentConfig;
 use tidegate_dataplane::route::Snapshot;
 use tidegate_xdp::Idle;
 use tidegate_xdp::area::AreaConfig;
@@ -36,6 +38,10 @@ const EVENTS_MAX: usize = 4_096;
 const CONTROL_THREADS: usize = 2;
 /// How long workers and sockets may take to end.
 const END_MAX: Duration = Duration::from_secs(5);
+
+/// How much the control side's threads yield to the workers (see nice(2)): where CPUs are few, a long list of
+/// sessions must not take them from packets.
+const CONTROL_NICE: i32 = 10;
 
 /// Why the daemon ends when it should not.
 const TASK_ENDED: &str = "a task of the daemon ended";
@@ -55,6 +61,8 @@ pub fn run(config: &Path) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
+        // Workers, started from the main thread, come first; what is refused here stays as it was.
+        .on_thread_start(|| rustix::process::setpriority_process(None, CONTROL_NICE).unwrap_or_default())
         .enable_all()
         .build()
         .map_err(|e| Failure::error(format!("cannot start: {e}")))?;
@@ -142,9 +150,13 @@ fn assemble(
     let started = Instant::now();
     let (mirror, mirror_handle) = Mirror::new(Node::bindings(&config, Some(in_force)));
     let (resolver, resolving) = Resolver::new(mirror_handle.updates());
-    let events = Arc::new(Events::new(resolver.clone(), policy.clone()));
-    let xdp = Arc::new(start_workers(&config, in_force, started, &events, tasks)?);
+    let events = Arc::new(Events::new(resolver.clone()));
+    let (inlets, outlet) = flowlog::rings(config.workers.count);
+    let xdp = Arc::new(start_workers(&config, in_force, started, &events, inlets, tasks)?);
     let workers = Workers::new(Arc::new(XdpSink(xdp.clone())));
+    let hub = Hub::new(workers.clone());
+    let logs = Arc::new(Logs::start(&config, tasks));
+    tasks.spawn(outlet.run(hub.clone(), logs.clone(), policy.clone(), Clock { start: started }));
     let delivery = Delivery::start(&workers, Some(in_force.policy.clone()), mirror_handle.updates(), tasks);
     let ports = Arc::new(XdpPorts(tidegate_xdp::ports::Ports::new(xdp.clone(), RingSizes::default())));
     let port_table = PortTable::default();
@@ -158,6 +170,8 @@ fn assemble(
         mirror: mirror_handle.clone(),
         resolver,
         events,
+        hub,
+        logs,
         ports: ports.clone(),
         port_table: port_table.clone(),
         walls: Mutex::new(walls),
@@ -177,6 +191,7 @@ fn start_workers(
     in_force: &InForce,
     start: Instant,
     events: &Arc<Events>,
+    inlets: Vec<Inlet>,
     tasks: &mut JoinSet<()>,
 ) -> Result<XdpWorkers, Failure> {
     let count = config.workers.count;
@@ -194,12 +209,12 @@ fn start_workers(
             node_id: config.node_id,
             boot,
             icmp_errors_per_s: (ICMP_ERRORS_PER_S / shards).max(1),
+            fragments: FragmentConfig { datagrams: config.fragments.datagrams / shards, ..config.fragments },
         };
-        let no_memory = |e| {
+        let mut engine = Engine::new(engine, routes.clone()).map_err(|e| Failure::error(e.to_string()))?;
+        engine.make_resident().map_err(|e| {
             Failure::error(format!("cannot allocate the session table: {e}\n  help: lower `table.capacity`"))
-        };
-        let mut engine = Engine::new(engine, routes.clone()).map_err(no_memory)?;
-        engine.make_resident().map_err(no_memory)?;
+        })?;
         engine.set_policy(in_force.policy.clone());
         Ok(engine)
     });
@@ -217,9 +232,13 @@ fn start_workers(
     };
     let (sender, receiver) = mpsc::channel::<Event>(EVENTS_MAX);
     tasks.spawn(handle_events(receiver, events.clone()));
+    let mut inlets = inlets.into_iter();
     XdpWorkers::spawn(&settings, engines, |_| {
-        let sender = sender.clone();
-        Box::new(move |event| sender.try_send(event).is_ok())
+        let (sender, mut inlet) = (sender.clone(), inlets.next());
+        Box::new(move |event| match (event, &mut inlet) {
+            (Event::Session(_) | Event::Refused(_) | Event::LeftOut(_), Some(inlet)) => inlet.push(event),
+            (event, _) => sender.try_send(event).is_ok(),
+        })
     })
     .map_err(|e| Failure::error(e.to_string()))
 }

@@ -3,6 +3,7 @@
 use super::dataplane::{DataplaneNumbers, Ports};
 use super::delivery::Delivery;
 use super::events::Events;
+use super::flowlog::{self, Clock, Hub, Inlet, Logs};
 use super::node::Node;
 use super::policy::PolicyStore;
 use super::workers::{Command, CommandSink, Refused, Workers};
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 use tidegate_dataplane::addr::{Addr, Mac};
 use tidegate_dataplane::engine::{BATCH_MAX, Engine, EngineConfig, Frame};
+use tidegate_dataplane::fragment::{FragmentConfig, FragmentNote};
 use tidegate_dataplane::names::ZoneId;
 use tidegate_dataplane::route::{NextHop, PortId, PortInfo, Route, Snapshot, SnapshotBuilder};
 use tidegate_dataplane::time::Now;
@@ -47,7 +49,18 @@ pub(crate) struct Twin {
 impl Twin {
     /// Workers with engines of that capacity each; `hung` ones never run a command.
     pub(crate) fn start(workers: u16, capacity: u32, hung: &[u16]) -> Twin {
-        let start = Instant::now();
+        Twin::start_with(workers, capacity, hung, Instant::now(), flowlog::rings(workers).0)
+    }
+
+    /// The same, with the engines' clock, and what takes their events.
+    pub(crate) fn start_with(
+        workers: u16,
+        capacity: u32,
+        hung: &[u16],
+        start: Instant,
+        inlets: Vec<Inlet>,
+    ) -> Twin {
+        let mut inlets = inlets.into_iter();
         let senders = (0..workers)
             .map(|shard| {
                 let (sender, receiver) = mpsc::sync_channel::<Command>(8);
@@ -61,8 +74,10 @@ impl Twin {
                     node_id: 1,
                     boot,
                     icmp_errors_per_s: 100,
+                    fragments: FragmentConfig { datagrams: 64, ..FragmentConfig::default() },
                 };
                 let mut engine = Engine::new(config, Arc::new(snapshot())).unwrap();
+                let mut inlet = inlets.next().unwrap();
                 std::thread::spawn(move || {
                     if hung {
                         // Holds the queue open without ever looking into it.
@@ -70,6 +85,9 @@ impl Twin {
                     }
                     for command in receiver {
                         command(&mut engine, Now(start.elapsed().as_millis() as u64));
+                        engine.take_events(|event| {
+                            inlet.push(event);
+                        });
                     }
                 });
                 sender
@@ -131,14 +149,22 @@ pub(crate) fn node(dir: &Path, workers: u16, capacity: u32, hung: &[u16]) -> (Ar
     let in_force = policy.load().unwrap();
     let (_, mirror) = Mirror::new(Node::bindings(&config, Some(&in_force)));
     let (resolver, _) = Resolver::new(mirror.updates());
-    let workers = Workers::new(Arc::new(Twin::start(workers, capacity, hung)));
+    let started = Instant::now();
+    let (inlets, outlet) = flowlog::rings(workers);
+    let twin = Twin::start_with(workers, capacity, hung, started, inlets);
+    let workers = Workers::new(Arc::new(twin));
     let mut tasks = JoinSet::new();
     let delivery = Delivery::start(&workers, None, mirror.updates(), &mut tasks);
     tasks.abort_all();
+    let hub = Hub::new(workers.clone());
+    let logs = Arc::new(Logs::start(&config, &mut tasks));
+    tasks.spawn(outlet.run(hub.clone(), logs.clone(), policy.clone(), Clock { start: started }));
     let node = Node {
         alive: (0..workers.count()).map(|w| AtomicBool::new(!hung.contains(&w))).collect(),
-        started: Instant::now(),
-        events: Arc::new(Events::new(resolver.clone(), policy.clone())),
+        started,
+        events: Arc::new(Events::new(resolver.clone())),
+        hub,
+        logs,
         config,
         workers,
         policy,
@@ -221,6 +247,10 @@ impl Frame for Wire {
     fn data_mut(&mut self) -> &mut [u8] {
         &mut self.0
     }
+    fn note(&self) -> Option<FragmentNote> {
+        None
+    }
+    fn set_note(&mut self, _: FragmentNote) {}
 }
 
 /// A UDP packet of flow `n` without a payload; checksum 0, which IPv4 allows (RFC 768).

@@ -16,7 +16,7 @@ mod insert;
 mod lookup;
 mod memory;
 mod peer;
-mod pin;
+pub(super) mod pin;
 mod sweep;
 
 use super::report::{Better, Row, Run, Subject};
@@ -64,7 +64,11 @@ pub fn run(quick: bool) -> Vec<Row> {
 }
 
 /// `runs` pairs, in turn.
-fn alternate(runs: u32, mut ours: impl FnMut() -> f64, mut theirs: impl FnMut() -> f64) -> Vec<Run> {
+pub(super) fn alternate(
+    runs: u32,
+    mut ours: impl FnMut() -> f64,
+    mut theirs: impl FnMut() -> f64,
+) -> Vec<Run> {
     (0..runs)
         .map(|run| {
             // Neither side always comes second.
@@ -80,7 +84,7 @@ fn alternate(runs: u32, mut ours: impl FnMut() -> f64, mut theirs: impl FnMut() 
 }
 
 /// Seconds that `work` takes.
-fn seconds(work: impl FnOnce()) -> f64 {
+pub(super) fn seconds(work: impl FnOnce()) -> f64 {
     let start = Instant::now();
     work();
     start.elapsed().as_secs_f64()

@@ -4,14 +4,14 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// Keeps the calling thread on one CPU until dropped.
-pub(super) struct Pinned {
+pub(in crate::bench) struct Pinned {
     before: Option<CpuSet>,
     placement: String,
 }
 
 impl Pinned {
     /// Pins to the last CPU that the thread may use: interrupts and other programs favour the first.
-    pub(super) fn to_last_cpu() -> Self {
+    pub(in crate::bench) fn to_last_cpu() -> Self {
         let this = Pid::from_raw(0);
         let pinned = sched_getaffinity(this).ok().and_then(|before| {
             let cpu = (0..CpuSet::count()).rev().find(|cpu| before.is_set(*cpu).unwrap_or(false))?;
@@ -29,7 +29,7 @@ impl Pinned {
     }
 
     /// For a row.
-    pub(super) fn placement(&self) -> &str {
+    pub(in crate::bench) fn placement(&self) -> &str {
         &self.placement
     }
 }

@@ -108,9 +108,10 @@ fn j10_j11_each_filter_means_just_its_sessions_and_filters_combine() {
         let mut out = Vec::new();
         assert_eq!(lab.engine.list(0, u32::MAX, &filter, lab.now, &mut out), None);
         assert_eq!(out.len(), want, "{filter:?}");
-        let mut states = [0; State::ALL.len()];
-        lab.engine.count(0, u32::MAX, &filter, lab.now, &mut states);
-        assert_eq!(states.iter().sum::<u64>(), want as u64);
+        let mut tally = Tally::default();
+        lab.engine.tally(0, u32::MAX, &filter, lab.now, &mut tally);
+        assert_eq!((tally.live(), tally.by_state.iter().sum()), (want as u64, want as u64));
+        assert_eq!(tally.by_protocol.iter().sum::<u64>(), want as u64);
     }
     let udp_only = SessionFilter { protocol: Some(17), ..base() };
     assert_eq!(lab.engine.clear(0, u32::MAX, &udp_only, lab.now), (None, 2));

@@ -65,7 +65,7 @@ fn a_batch_sees_the_sessions_that_it_made() {
     let bytes = [udp(true, 1, 53, 1), udp(false, 1, 53, 1), udp(true, 2, 53, 1), udp(true, 1, 53, 1)];
     let ports = [OUT, IN, OUT, OUT];
     let mut frames: Vec<_> =
-        bytes.into_iter().zip(ports).map(|(bytes, port)| TestFrame { port, bytes }).collect();
+        bytes.into_iter().zip(ports).map(|(bytes, port)| TestFrame { port, bytes, note: None }).collect();
     let mut verdicts = ArrayVec::new();
     lab.engine.process(&mut frames, &mut verdicts, lab.now);
     let t = Verdict::Transmit;

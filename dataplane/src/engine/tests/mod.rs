@@ -3,16 +3,23 @@
 //! Packets are written here byte by byte, independent of the parser and the builders under test.
 
 mod ageing;
+mod cost;
 mod forwarding;
+mod fragments;
+mod icmp;
 mod sessions;
+mod tcp;
+mod telling;
 
 use super::*;
 use crate::addr::{Addr, Mac, proto};
+use crate::fragment::FragmentNote;
 use crate::names::Names;
 use crate::packet::tcp_flags::{ACK, FIN, RST, SYN};
 use crate::policy;
 use crate::route::{NextHop, PortId, PortInfo, Route, SnapshotBuilder};
 use crate::session::State;
+use arrayvec::ArrayVec;
 use std::net::IpAddr;
 
 pub(super) const OUT: PortId = PortId(0);
@@ -60,6 +67,7 @@ destination_port = 9
 pub(super) struct TestFrame {
     port: PortId,
     pub(super) bytes: Vec<u8>,
+    pub(super) note: Option<FragmentNote>,
 }
 
 impl Frame for TestFrame {
@@ -71,6 +79,12 @@ impl Frame for TestFrame {
     }
     fn data_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
+    }
+    fn note(&self) -> Option<FragmentNote> {
+        self.note
+    }
+    fn set_note(&mut self, note: FragmentNote) {
+        self.note = Some(note);
     }
 }
 
@@ -113,6 +127,7 @@ impl Lab {
             node_id: 1,
             boot: 7,
             icmp_errors_per_s: 100,
+            fragments: FragmentConfig { datagrams: 64, timeout_ms: 1_000 },
         };
         let engine = Engine::new(config, Arc::new(Snapshot::empty())).unwrap();
         let mut lab =
@@ -163,7 +178,7 @@ impl Lab {
 
     /// Sends one frame through; the verdict and the frame as it leaves.
     pub(super) fn pass(&mut self, port: PortId, bytes: Vec<u8>) -> (Verdict, Vec<u8>) {
-        let mut frames = [TestFrame { port, bytes }];
+        let mut frames = [TestFrame { port, bytes, note: None }];
         let mut verdicts = ArrayVec::new();
         self.engine.outbox().clear();
         self.engine.process(&mut frames, &mut verdicts, self.now);

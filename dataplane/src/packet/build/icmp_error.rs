@@ -114,7 +114,7 @@ fn may_be_told(original: &[u8], p: &Packet) -> bool {
     };
     !group
         && !about_error
-        && !matches!(p.fragment, Fragment::Later { .. })
+        && !matches!(p.fragment, Fragment::Later(_))
         && usize::from(p.l3) >= ethernet::HEADER_LEN
         && p.l4 >= p.l3
 }

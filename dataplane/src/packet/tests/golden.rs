@@ -3,7 +3,7 @@
 
 use super::parse;
 use crate::addr::{ICMP_QUERY_PORT, Tuple, proto};
-use crate::packet::{Fragment, IcmpError, L4, Packet, Tcp};
+use crate::packet::{Fragment, IcmpError, L4, Packet, Piece, Tcp};
 use std::net::IpAddr;
 
 const A4: &str = "192.0.2.1";
@@ -160,13 +160,15 @@ fn rfc791_first_and_rfc8200_later_fragments() {
         "0200000000010200000000020800450000240077200040116e1bc0000201c6336402000b000c0064abcd313233343536",
         "3738",
     ));
-    assert_eq!((p.fragment, p.l4_info), (Fragment::First { id: 0x77 }, L4::Udp));
+    let piece = Piece { id: 0x77, offset: 0, len: 16, more: true, next_header: proto::UDP };
+    assert_eq!((p.fragment, p.l4_info), (Fragment::First(piece), L4::Udp));
     assert_eq!(p.tuple, tuple(proto::UDP, A4, 11, B4, 12));
     let p = read(concat!(
         "02000000000102000000000286dd6000000000102c4020010db800010000000000000000000120010db8000200000000",
         "00000000000211000321000000063132333435363738",
     ));
-    assert_eq!(p.fragment, Fragment::Later { id: 6, offset: 800, more: true });
+    let piece = Piece { id: 6, offset: 800, len: 8, more: true, next_header: proto::UDP };
+    assert_eq!(p.fragment, Fragment::Later(piece));
     assert_eq!((p.l4, p.l4_info), (62, L4::LaterFragment));
     assert_eq!(p.tuple, tuple(proto::UDP, A6, 0, B6, 0));
 }

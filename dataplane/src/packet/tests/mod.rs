@@ -3,6 +3,7 @@
 pub(crate) mod builder;
 mod checksums;
 mod golden;
+mod mss;
 mod mutations;
 mod own;
 mod refused;

@@ -4,7 +4,7 @@ use super::builder::*;
 use super::{PARTIAL, parse, zoo};
 use crate::addr::{Addr, Mac, proto};
 use crate::packet::build::{ErrorKind, FRAME_LEN_MAX, icmp_error, ipv4_fragments, tcp_reset};
-use crate::packet::{Fragment, L4, Packet, rewrite};
+use crate::packet::{L4, Packet, rewrite};
 use proptest::prelude::*;
 
 const OUR_MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
@@ -148,32 +148,26 @@ fn reassemble(frame: &[u8], mtu: u16) -> (Vec<u8>, Vec<Vec<u8>>) {
     let p = parse(frame).unwrap();
     let mut fragments = ipv4_fragments(frame, &p, mtu).unwrap();
     let (mut payload, mut headers) = (Vec::new(), Vec::new());
-    let base = match p.fragment {
-        Fragment::Later { offset, .. } => offset as usize,
-        _ => 0,
-    };
+    let base = p.fragment.piece().map_or(0, |piece| piece.offset as usize);
     let count = fragments.count();
     let mut out = [0xa5; FRAME_LEN_MAX];
     while let Some(len) = fragments.write_next(&mut out) {
         let f = parse(&out[..len]).unwrap();
         assert!(f.ip_len() <= mtu);
         assert_eq!(usize::from(f.end), len);
-        let (offset, more) = match f.fragment {
-            Fragment::Whole => (0, false),
-            Fragment::First { id } => {
-                assert_eq!(id, u32::from(ID));
-                (0, true)
-            }
-            Fragment::Later { id, offset, more } => {
-                assert_eq!(id, u32::from(ID));
-                (offset as usize, more)
+        let (offset, more) = match f.fragment.piece() {
+            None => (0, false),
+            Some(piece) => {
+                assert_eq!(piece.id, u32::from(ID));
+                assert_eq!(piece.len as usize, len - usize::from(f.l4));
+                (piece.offset as usize, piece.more)
             }
         };
         assert_eq!(offset, base + payload.len());
         payload.extend(&out[usize::from(f.l4)..len]);
         headers.push(out[14..usize::from(f.l4)].to_vec());
         let last = headers.len() == count;
-        let more_follow = matches!(p.fragment, Fragment::First { .. } | Fragment::Later { more: true, .. });
+        let more_follow = p.fragment.piece().is_some_and(|piece| piece.more);
         assert_eq!(more, !last || more_follow);
     }
     assert_eq!(headers.len(), count);

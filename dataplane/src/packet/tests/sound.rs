@@ -3,7 +3,7 @@
 use super::builder::*;
 use super::parse;
 use crate::addr::proto;
-use crate::packet::{Fragment, L4};
+use crate::packet::{Fragment, L4, Piece};
 
 fn tcp_info(frame: &[u8]) -> crate::packet::Tcp {
     match parse(frame).unwrap().l4_info {
@@ -101,8 +101,8 @@ fn later_fragments_of_anything_pass() {
     for protocol in [proto::TCP, proto::UDP, proto::ICMP, proto::GRE, proto::SCTP, 99] {
         let last = Ip { fragment: 0x0040, ..Ip::new(v4(), protocol) };
         let p = parse(&last.frame(&[0xff; 5])).unwrap();
-        let id = u32::from(ID);
-        assert_eq!(p.fragment, Fragment::Later { id, offset: 512, more: false });
+        let piece = Piece { id: u32::from(ID), offset: 512, len: 5, more: false, next_header: protocol };
+        assert_eq!(p.fragment, Fragment::Later(piece));
         assert_eq!((p.l4_info, p.tuple.src_port, p.tuple.dst_port), (L4::LaterFragment, 0, 0));
     }
 }

@@ -62,7 +62,7 @@ action = "allow"
     assert!(report.file.is_none());
     let expected = "\
 p.toml:1:1: error: unknown key `x` in the policy file
-  help: known here: timeouts, tcp, session_ttl, zone, address_set, application, rule
+  help: known here: timeouts, tcp, mss, session_ttl, log, zone, address_set, application, rule
 p.toml:3:19: error: `initial_timeout` in [tcp] is `3`, which is out of range: an integer from 4 to 300
   help: the nearest that is allowed is 4
 p.toml:4:1: error: unknown key `rst-invalidate` in [tcp]
@@ -103,16 +103,45 @@ fn syntax_errors_have_a_place() {
     assert!(errors("[tcp]\nsyn_check = true\nsyn_check = true\n")[0].starts_with("3:"));
 }
 
+/// Goes red when a check is taken without the one that it stands on, or the refusal has no place.
+#[test]
+fn j7_a_check_needs_the_one_that_it_stands_on() {
+    for (key, needs) in [("strict_syn_check", "syn_check"), ("rst_sequence_check", "sequence_check")] {
+        let wrong = format!("[tcp]\n{key} = true\n{needs} = false\n");
+        let column = key.len() + 4;
+        assert_eq!(errors(&wrong), [format!("2:{column} `{key}` in [tcp] needs `{needs}`, which is off")]);
+        for right in
+            [format!("{key} = true"), format!("{needs} = false"), format!("{key} = true\n{needs} = true")]
+        {
+            assert_eq!(errors(&format!("[tcp]\n{right}\n")), [""; 0], "{right}");
+        }
+    }
+}
+
+/// Goes red when a rule that answers by itself, or must not answer, takes `tcp_rst`.
+#[test]
+fn j7_tcp_rst_goes_with_permit_only() {
+    let rule = |action: &str| {
+        format!(
+            "[[zone]]\nname = \"a\"\n[[rule]]\nname = \"r\"\nfrom = \"a\"\nto = \"a\"\nsource = \"any\"\n\
+             destination = \"any\"\napplication = \"any\"\naction = \"{action}\"\ntcp_rst = true\n"
+        )
+    };
+    assert_eq!(errors(&rule("permit")), [""; 0]);
+    for action in ["deny", "reject"] {
+        assert_eq!(errors(&rule(action)), ["11:11 `tcp_rst` in rule `r` goes with action = \"permit\" only"]);
+    }
+}
+
 /// Goes red when a key that exists only later is silently taken, or called a slip.
 #[test]
 fn settings_of_later_versions_are_refused_as_such() {
     for (text, key) in [
-        ("[tcp]\nsequence_check = true", "sequence_check"),
-        ("[tcp]\nstrict_syn_check = true", "strict_syn_check"),
-        ("[tcp]\nrst_sequence_check = true", "rst_sequence_check"),
         ("[tcp]\nsyn_check_in_tunnel = true", "syn_check_in_tunnel"),
         ("[aging]\nhigh_watermark = 1", "aging"),
-        ("[mss]\nall_tcp = 1400", "mss"),
+        ("[mss]\ntunnel = 1400", "tunnel"),
+        ("[mss]\ngre_in = 1400", "gre_in"),
+        ("[mss]\ngre_out = 1400", "gre_out"),
         ("[[application]]\nname = \"x\"\nprotocol = 6\nalg = \"ignore\"", "alg"),
     ] {
         let found = errors(text);

@@ -5,6 +5,7 @@ mod oracle;
 mod precedence;
 mod ranges;
 mod rules;
+mod size;
 
 use super::{CheckReport, Policy, check, compile};
 use crate::addr::{Addr, Tuple};

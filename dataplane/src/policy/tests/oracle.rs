@@ -167,7 +167,7 @@ fn application_matches(file: &PolicyFile, application: ApplicationRef, t: &Tuple
     }
 }
 
-fn rule_matches(file: &PolicyFile, rule: &Rule, from: usize, to: usize, t: &Tuple) -> bool {
+pub(super) fn rule_matches(file: &PolicyFile, rule: &Rule, from: usize, to: usize, t: &Tuple) -> bool {
     let zone = |z: ZoneRef, i: usize| z == ZoneRef::Any || z == ZoneRef::Zone(i as u16);
     rule.enabled
         && zone(rule.from, from)

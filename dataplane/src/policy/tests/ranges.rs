@@ -141,6 +141,21 @@ fn j5_j6_j7_tcp_settings_have_their_ranges_and_defaults() {
     let half = crate::policy::TcpSettings { half_close_time_wait: true, ..default };
     assert_eq!(tcp("half_close_time_wait = true"), half);
     assert_eq!(tcp("syn_check = false"), crate::policy::TcpSettings { syn_check: false, ..default });
+    assert!(default.sequence_check && !default.strict_syn_check && !default.rst_sequence_check);
+    let off = crate::policy::TcpSettings { sequence_check: false, ..default };
+    assert_eq!(tcp("sequence_check = false"), off);
+    let strict = crate::policy::TcpSettings { strict_syn_check: true, ..default };
+    assert_eq!(tcp("strict_syn_check = true"), strict);
+    let rst = crate::policy::TcpSettings { rst_sequence_check: true, ..default };
+    assert_eq!(tcp("rst_sequence_check = true"), rst);
+}
+
+/// Goes red when a bound moves by one, or an MSS is lowered that nobody asked to lower.
+#[test]
+fn j8_mss_has_its_range() {
+    let all_tcp = |f: &PolicyFile| f.mss.all_tcp.map_or(0, u32::from);
+    range(|v| format!("[mss]\nall_tcp = {v}\n"), 64, 65_535, all_tcp);
+    assert_eq!(file("[mss]").unwrap().mss.all_tcp, None);
 }
 
 /// Goes red when a bound moves by one, or unset is not the protocol's own.

@@ -69,7 +69,7 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
     }
 
     /// Gives the engine a batch and acts on what it says; leaves the batch empty.
-    fn process(&mut self, batch: &mut Batch, now: Now) {
+    pub(super) fn process(&mut self, batch: &mut Batch, now: Now) {
         if batch.is_empty() {
             return;
         }
@@ -91,6 +91,7 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
                     self.drop_frame(frame, DropReason::NeighbourQueueFull);
                 }
             }
+            Some(Verdict::AwaitFragment { datagram, until }) => self.hold_fragment(frame, datagram, until),
             Some(Verdict::Drop(_) | Verdict::Consumed) | None => self.free(frame),
         }
     }
@@ -147,7 +148,7 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         }
     }
 
-    fn drop_frame(&mut self, frame: PortFrame, reason: DropReason) {
+    pub(super) fn drop_frame(&mut self, frame: PortFrame, reason: DropReason) {
         self.pipeline.count_drop(reason);
         self.free(frame);
     }
@@ -218,10 +219,11 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
 
     /// Frames that wait for a neighbour: given up when they waited too long, else tried again.
     pub(super) fn try_held_again(&mut self, now: Now) {
-        if self.hold.len() == 0 || now < self.retry_at {
+        if self.hold.len() + self.fragments.len() == 0 || now < self.retry_at {
             return;
         }
         self.retry_at = Now(now.0 + RETRY_MS);
+        self.give_fragments_up(now);
         let mut batch = std::mem::take(&mut self.batch);
         self.hold.take_expired(now, &mut batch);
         for frame in batch.drain(..) {

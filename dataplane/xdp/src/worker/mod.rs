@@ -1,13 +1,14 @@
 //! A worker: the thread that feeds one engine from its queues.
 //!
 //! One pass of the loop reads the clock once, then: commands, sweep, a batch from its queues, frames
-//! from other workers, frames that waited for a neighbour; then it sends, wakes whom it handed
+//! from other workers, frames that waited for their first fragment or a neighbour; then it sends, wakes whom it handed
 //! something, takes sent frames back and refills. No lock, no allocation and no log for a packet.
 //!
 //! It spins for some microseconds when there is nothing to do, less and less when that wins nothing,
 //! then sleeps in one poll over all its sockets and its eventfd.
 
 mod act;
+mod fragments;
 mod hold;
 mod mesh;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::pipeline::Pipeline;
 use crate::stats::{QueueReport, WorkerStats};
 use crate::sys;
 use arrayvec::ArrayVec;
+use fragments::FragmentHold;
 use hold::Hold;
 use mesh::Passed;
 use std::sync::Arc;
@@ -87,6 +89,7 @@ pub(crate) struct Worker<P, Q> {
     /// Workers that were handed something in this pass.
     touched: u64,
     hold: Hold,
+    fragments: FragmentHold,
     retry_at: Now,
     tasks: Receiver<Task<P, Q>>,
     /// Taken out of `tasks` while going to sleep.
@@ -120,6 +123,7 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         let mut worker = Worker {
             index,
             own,
+            fragments: FragmentHold::new(area.config()),
             area,
             pipeline,
             pool,
@@ -172,7 +176,9 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         let mut work = self.run_tasks(now);
         self.pipeline.sweep(now);
         work |= self.receive(now);
+        self.settle_fragments(now);
         work |= self.take_passed(now);
+        self.settle_fragments(now);
         self.try_held_again(now);
         self.send_outbox();
         self.forward_events();
@@ -298,6 +304,7 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         let stats = WorkerStats {
             heartbeat: self.links.bells[usize::from(self.index)].heartbeat(),
             held: self.hold.len() as u64,
+            held_fragments: self.fragments.len() as u64,
             frames_free: self.pool.len() as u64,
             frames_lent: lent,
             ..self.stats.clone()
@@ -320,7 +327,7 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         for queue in &self.queues {
             queue.io.each_frame(&mut |number| seen.report(number, Place::Lent));
         }
-        for frame in self.hold.frames().chain(&self.batch) {
+        for frame in self.hold.frames().chain(self.fragments.frames()).chain(&self.batch) {
             seen.report(self.area.number(frame), Place::Held);
         }
         // A ring cannot be looked through, only emptied: what it holds is taken in and passed on. The

@@ -1,6 +1,8 @@
 //! The worker's loop over the in-memory twin, one pass at a time and without threads, so that every
 //! order of events can be had.
 
+mod fragments;
+
 use super::*;
 use crate::area::AreaConfig;
 use crate::audit::Round;
@@ -12,6 +14,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use tidegate_dataplane::addr::Addr;
 use tidegate_dataplane::drops::{DropCounters, DropReason};
 use tidegate_dataplane::engine::{Frame, Outbox};
+use tidegate_dataplane::fragment::{Datagram, FragmentNote, Settled};
 
 const FRAMES: u32 = 64;
 const RING: usize = 16;
@@ -25,6 +28,12 @@ const HAND_OVER: u8 = 2;
 const AWAIT: u8 = 3;
 const ANSWER: u8 = 4;
 const EVENT: u8 = 5;
+/// The second byte is a datagram.
+const AWAIT_FIRST: u8 = 6;
+const FIRST: u8 = 7;
+const NO_FIRST: u8 = 8;
+/// How long a fragment waits.
+const FRAGMENT_MS: u64 = 200;
 
 struct Script {
     index: u16,
@@ -33,12 +42,14 @@ struct Script {
     events: Vec<Event>,
     drops: DropCounters,
     failed: u32,
+    settled: Vec<Settled>,
 }
 
 impl Pipeline for Script {
-    fn process(&mut self, frames: &mut [PortFrame], verdicts: &mut ArrayVec<Verdict, BATCH_MAX>, _: Now) {
+    fn process(&mut self, frames: &mut [PortFrame], verdicts: &mut ArrayVec<Verdict, BATCH_MAX>, now: Now) {
         verdicts.clear();
         for frame in frames {
+            let noted = frame.note().is_some();
             let data = frame.data();
             let (what, arg) = (data[0], data[1]);
             let next_hop = Addr::from(std::net::IpAddr::from([10, 0, 0, arg]));
@@ -48,6 +59,16 @@ impl Pipeline for Script {
                 HAND_OVER => Verdict::Handover(arg.into()),
                 AWAIT if self.resolved.load(Relaxed) => Verdict::Transmit(PortId(1)),
                 AWAIT => Verdict::AwaitNeighbour { port: PortId(1), next_hop },
+                AWAIT_FIRST if noted => Verdict::Transmit(PortId(1)),
+                AWAIT_FIRST => {
+                    Verdict::AwaitFragment { datagram: Datagram(arg.into()), until: Now(now.0 + FRAGMENT_MS) }
+                }
+                FIRST | NO_FIRST => {
+                    let note = FragmentNote { src_port: arg.into(), ..FragmentNote::default() };
+                    let outcome = if what == FIRST { Ok(note) } else { Err(DropReason::FragmentOverlap) };
+                    self.settled.push(Settled { datagram: Datagram(arg.into()), outcome });
+                    Verdict::Drop(DropReason::PolicyDeny)
+                }
                 ANSWER => {
                     self.outbox.push(frame.port(), |out| {
                         out[..4].copy_from_slice(&[ANSWER, arg, 0xaa, 0xbb]);
@@ -74,6 +95,10 @@ impl Pipeline for Script {
         self.events.drain(..).for_each(each);
     }
 
+    fn next_settled(&mut self) -> Option<Settled> {
+        self.settled.pop()
+    }
+
     fn count_drop(&mut self, reason: DropReason) {
         self.drops.count(reason);
     }
@@ -95,13 +120,17 @@ struct Bench {
 
 impl Bench {
     fn new(workers: u16) -> Bench {
-        let config = AreaConfig { workers, frames_per_worker: FRAMES, frame_bytes: 2048 };
+        Bench::with_frames(workers, FRAMES)
+    }
+
+    fn with_frames(workers: u16, frames: u32) -> Bench {
+        let config = AreaConfig { workers, frames_per_worker: frames, frame_bytes: 2048 };
         let (area, pools) = Area::new(config).unwrap();
         let bells: Arc<[Bell]> = (0..workers).map(|_| Bell::new().unwrap()).collect();
         let resolved = Arc::new(AtomicBool::new(false));
         let mut bench =
             Bench { area, workers: Vec::new(), tasks: Vec::new(), wires: Vec::new(), resolved, now: 0 };
-        for ((index, pool), links) in (0..).zip(pools).zip(Links::mesh(&bells, FRAMES, RING_BETWEEN)) {
+        for ((index, pool), links) in (0..).zip(pools).zip(Links::mesh(&bells, frames, RING_BETWEEN)) {
             let (send, tasks) = sync_channel(8);
             bench.tasks.push(send);
             let pipeline = Script {
@@ -111,6 +140,7 @@ impl Bench {
                 events: Vec::new(),
                 drops: DropCounters::default(),
                 failed: 0,
+                settled: Vec::new(),
             };
             let mut room = 3;
             let sink: EventSink = Box::new(move |_| {
@@ -370,7 +400,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let place = (0..3usize, 0..usize::from(PORTS));
     prop_oneof![
-        8 => (place.clone(), DROP..=EVENT, 0..4u8)
+        8 => (place.clone(), DROP..=NO_FIRST, 0..4u8)
             .prop_map(|((worker, port), what, arg)| Step::Send { worker, port, what, arg }),
         8 => (0..3usize).prop_map(Step::Pass),
         1 => (place, any::<bool>()).prop_map(|((worker, port), stalled)| Step::Stall { worker, port, stalled }),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use tidegate_dataplane::addr::Mac;
 use tidegate_dataplane::drops::DropReason;
 use tidegate_dataplane::engine::{BATCH_MAX, Event, Frame, Outbox, Verdict};
+use tidegate_dataplane::fragment::Settled;
 use tidegate_dataplane::packet::{self, ParseOptions};
 use tidegate_dataplane::route::PortId;
 use tidegate_dataplane::time::Now;
@@ -235,6 +236,10 @@ impl Pipeline for Router {
     }
 
     fn take_events(&mut self, _: &mut dyn FnMut(Event)) {}
+
+    fn next_settled(&mut self) -> Option<Settled> {
+        None
+    }
 
     fn count_drop(&mut self, reason: DropReason) {
         self.drops.push(reason);

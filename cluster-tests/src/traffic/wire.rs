@@ -1,0 +1,87 @@
+//! Whole frames on an interface of a namespace, past the host's own stack: what a test needs to send packets
+//! that no kernel would send, and to see exactly what arrives.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+};
+
+use crate::LabError;
+use crate::sys::Netns;
+
+/// Longest frame that is received; the rest of a longer one is cut off.
+const FRAME_MAX: usize = 65_600;
+
+/// An open end of the wire: an AF_PACKET socket bound to one interface.
+#[derive(Debug)]
+pub struct Wire {
+    socket: OwnedFd,
+    mac: [u8; 6],
+}
+
+impl Wire {
+    /// Opens it. Frames that come in from then on are kept for [`Wire::receive`].
+    ///
+    /// # Errors
+    /// When the namespace has no such interface, or the socket cannot be made (root only).
+    pub fn open(netns: &Netns, ifname: &str) -> Result<Wire, LabError> {
+        let opened = netns.run(|| open_here(ifname))?;
+        opened.map_err(|errno| LabError::system(format!("open {ifname} in {}", netns.name()), errno))
+    }
+
+    /// The interface's MAC address.
+    pub fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// Sends a frame, from the destination MAC on.
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        send(self.socket.as_raw_fd(), frame, MsgFlags::empty())?;
+        Ok(())
+    }
+
+    /// The next frame that came in (not one that this host sent), or `None` after `patience`.
+    #[allow(clippy::disallowed_methods, reason = "real traffic takes real time")]
+    pub fn receive(&self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
+        let end = Instant::now() + patience;
+        let mut buffer = vec![0; FRAME_MAX];
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let wait = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            if poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], wait)? == 0 {
+                return Ok(None);
+            }
+            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(Errno::EAGAIN | Errno::EINTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            };
+            if length >= 14 && buffer[6..12] != self.mac {
+                buffer.truncate(length);
+                return Ok(Some(buffer));
+            }
+        }
+    }
+}
+
+fn open_here(ifname: &str) -> nix::Result<Wire> {
+    let address = packet_address(ifname)?;
+    let mac = address.addr().unwrap_or_default();
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+    // An address without a protocol keeps the socket's own: every frame.
+    bind(socket.as_raw_fd(), &address)?;
+    Ok(Wire { socket, mac })
+}
+
+fn packet_address(ifname: &str) -> nix::Result<LinkAddr> {
+    let mut all = nix::ifaddrs::getifaddrs()?;
+    let found = all.find_map(|interface| {
+        if interface.interface_name == ifname { interface.address?.as_link_addr().copied() } else { None }
+    });
+    found.ok_or(Errno::ENODEV)
+}

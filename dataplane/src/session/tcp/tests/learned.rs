@@ -1,0 +1,125 @@
+//! Windows that are learned again (`spec/replication.md`, "TCP windows on more than one node").
+
+use super::*;
+use Observation::{Ignored, Learned, OutOfWindow, Taken};
+
+/// A connection whose client has gone on alone for more than five seconds.
+fn one_sided() -> Conn {
+    let mut c = Conn::established();
+    for _ in 0..12 {
+        c.now_ms += 500;
+        c.see(0, &seg(ACK, 1001, 5001, 0));
+    }
+    c
+}
+
+#[test]
+fn a_bound_whose_other_side_stays_away_is_learned_again() {
+    // Red when the bound is enforced for ever, or never.
+    let ahead = seg(ACK, 1001, 500_000, 10);
+    assert_eq!(Conn::established().see_in_vain(0, &ahead), OutOfWindow);
+    let mut c = one_sided();
+    assert_eq!(c.see(0, &ahead), Learned);
+    assert_eq!(c.see(0, &seg(ACK, 1011, 900_000, 10)), Learned);
+    // The other side is back: its bounds hold from its first segment on.
+    assert_eq!(c.see(1, &seg(ACK, 960_001, 1021, 0)), OutOfWindow, "beyond what the client granted");
+    assert_eq!(c.see(1, &seg(ACK, 940_000, 1021, 0)), Taken);
+    assert_eq!(c.see(0, &seg(ACK, 1021, 940_000, 10)), Taken);
+    assert_eq!(c.see(0, &seg(ACK, 1031, 1_000_000, 10)), OutOfWindow);
+}
+
+#[test]
+fn while_it_is_learned_nothing_closes_but_an_exact_rst_or_fin() {
+    // Red when an in-window FIN, an acknowledged FIN or an old exact RST counts meanwhile.
+    let mut c = one_sided();
+    assert_eq!(c.see(0, &seg(FIN | ACK, 1011, 5001, 0)), Learned);
+    assert_eq!(c.see_in_vain(0, &seg(RST, 1001, 0, 0)), Ignored, "its wing is at 1012 now");
+    assert_eq!(c.state(), State::Established);
+    assert_eq!(c.see(0, &seg(FIN | ACK, 1012, 5001, 0)), Learned);
+    assert_eq!(c.state(), State::HalfClosed);
+    assert_eq!(c.see(0, &seg(RST, 1013, 0, 0)), Taken);
+    assert_eq!(c.state(), State::Reset);
+    // An acknowledged FIN shortens: not from the side that goes on alone.
+    let mut c = Conn::established();
+    c.see(0, &seg(FIN | ACK, 1001, 5001, 0));
+    c.see(1, &seg(FIN | ACK, 5001, 1002, 0));
+    for _ in 0..12 {
+        c.now_ms += 500;
+        c.see(0, &seg(ACK, 1002, 5001, 0));
+    }
+    assert_eq!(c.see(0, &seg(ACK, 1002, 5002, 0)), Learned);
+    assert_eq!(c.state(), State::TimeWait);
+    // The server goes on: it had not heard that.
+    assert_eq!(c.see(1, &seg(FIN | ACK, 5001, 1002, 0)), Taken);
+    assert_eq!(c.see(0, &seg(ACK, 1002, 5002, 0)), Taken);
+    assert_eq!(c.state(), State::Closed);
+}
+
+#[test]
+fn a_connection_that_is_idle_on_both_sides_keeps_its_bounds() {
+    // Red when silence alone, or the first segments after it, unlock the window.
+    let mut c = Conn::established();
+    c.now_ms += 600_000;
+    for n in 0..20 {
+        assert_eq!(c.see_in_vain(0, &seg(ACK, 500_000, 5001, 10)), OutOfWindow);
+        assert_eq!(c.see(0, &seg(ACK, 1001 + n * 10, 5001, 10)), Taken, "{n}");
+        c.now_ms += 10;
+    }
+    // Keep-alives that nobody answers, each long after the one before.
+    let mut c = Conn::established();
+    for _ in 0..20 {
+        c.now_ms += 75_000;
+        assert_eq!(c.see_in_vain(0, &seg(ACK, 500_000, 5001, 10)), OutOfWindow);
+        assert_eq!(c.see(0, &seg(ACK, 1000, 5001, 0)), Taken);
+    }
+}
+
+#[test]
+fn strays_neither_unlock_the_window_nor_move_it() {
+    // Red when segments that do not go on where the wing was count as its traffic.
+    let mut c = Conn::established();
+    for _ in 0..100 {
+        c.now_ms += 500;
+        assert_eq!(c.see_in_vain(0, &seg(ACK, 500_000, 5001, 10)), OutOfWindow);
+    }
+    let mut c = one_sided();
+    assert_eq!(c.see_in_vain(0, &seg(ACK, 500_000_000, 5001, 10)), Learned, "forwarded, not believed");
+    assert_eq!(c.see(1, &seg(ACK, 5001, 1001, 0)), Taken);
+    assert_eq!(c.see(0, &seg(ACK, 1001, 5001, 10)), Taken);
+}
+
+#[test]
+fn j7_a_connection_picked_up_in_the_middle_is_learned_and_then_checked() {
+    // Red when the first segments are judged by bounds that nobody knows, or later ones by none.
+    let mut c = Conn::begin(&seg(ACK, 777_000, 555_000, 10));
+    assert_eq!(c.state(), State::SynSent, "one wing is not enough");
+    assert_eq!(c.see(1, &seg(ACK, 555_000, 777_010, 1000)), Learned);
+    assert_eq!(c.state(), State::Established);
+    // Its scale is not known: a large transfer must not run out of a window without one.
+    let mut seq = 556_000u32;
+    for _ in 0..2_000 {
+        for _ in 0..20 {
+            assert_eq!(c.see(1, &seg(ACK, seq, 777_010, 1460)), Taken);
+            seq = seq.wrapping_add(1460);
+        }
+        assert_eq!(c.see(0, &Tcp { window: 500, ..seg(ACK, 777_010, seq, 0) }), Taken);
+    }
+    assert_eq!(c.see(0, &seg(ACK, 777_010, seq.wrapping_add(1), 0)), OutOfWindow);
+    // And nothing of it closes by its first segment.
+    let mut c = Conn::begin(&seg(FIN | ACK, 777_000, 555_000, 0));
+    assert_eq!(c.wings[0].bits, fact::MID);
+    assert_eq!(c.see(1, &seg(FIN | ACK, 555_001, 777_001, 0)), Learned, "not where the client expects it");
+    assert_eq!(c.state(), State::Established);
+}
+
+#[test]
+fn of_a_connection_with_one_visible_side_nothing_is_enforced() {
+    // Red when segments of an asymmetric route are dropped, or its handshake counts as done.
+    let mut c = Conn::begin(&seg(SYN, 1000, 0, 0));
+    let mut seq = 1001;
+    for _ in 0..100 {
+        assert_eq!(c.see(0, &seg(ACK, seq, 3_000_000_000, 1460)), Learned);
+        seq += 100_000;
+    }
+    assert_eq!(c.state(), State::SynSent);
+}
