@@ -8,7 +8,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Test and lab binaries need root; compiling them does not.
 RUN_TESTS := $(if $(SUDO),CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER="sudo -E env PATH=$(PATH)")
 
-BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++ make
+BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++ make protobuf-compiler
 LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps
 PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
 

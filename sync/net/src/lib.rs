@@ -1,0 +1,3 @@
+//! The shell around `tidegate-sync`: QUIC between nodes, certificates and join tokens, and the durable
+//! Raft store.
+#![forbid(unsafe_code)]
