@@ -1,0 +1,7 @@
+//! Replicas in one process.
+
+mod hostile;
+mod membership;
+mod stores;
+mod turns;
+mod world;
