@@ -6,7 +6,7 @@ use super::snapshot::state_of;
 use super::store::{Batch, Store, StoreError};
 use crate::cluster::{ClusterState, NodeId, Proposal};
 use prost::Message as _;
-use raft::eraftpb::{ConfChangeV2, Entry, Message, Snapshot};
+use raft::eraftpb::{ConfChangeV2, Entry, HardState, Message, Snapshot};
 use raft::{ReadState, StateRole};
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ impl<S: Store> Replica<S> {
             return Err(error.clone());
         }
         let mut out = Output { answers: std::mem::take(&mut self.answers), ..Output::default() };
-        if let Err(error) = self.turns(early, &mut out) {
+        if let Err(error) = self.write_late().and_then(|()| self.turns(early, &mut out)) {
             self.failed = Some(error.clone());
             return Err(error);
         }
@@ -56,7 +56,23 @@ impl<S: Store> Replica<S> {
             self.node.advance_apply_to(applied);
             self.step_down_if_gone();
         }
-        self.compact_if_long()
+        self.compact_if_long()?;
+        let patience = u64::from(self.config.election_ticks);
+        if self.unsynced.is_some_and(|tick| self.ticks >= tick + patience) {
+            self.unsynced = None;
+            self.store.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Nothing, but for the planted fault.
+    fn write_late(&mut self) -> Result<(), StoreError> {
+        for late in std::mem::take(&mut self.late) {
+            let (snapshot, hard_state) = (late.snapshot.as_ref(), late.hard_state.as_ref());
+            let (entries, must_sync) = (&late.entries[..], late.must_sync);
+            self.store.persist(&Batch { snapshot, entries, hard_state, must_sync })?;
+        }
+        Ok(())
     }
 
     /// One `Ready` in the order that raft-rs prescribes. Returns the index up to which it is applied.
@@ -74,11 +90,12 @@ impl<S: Store> Replica<S> {
             snapshot,
             entries: ready.entries(),
             hard_state: ready.hs(),
-            must_sync: ready.must_sync() && !cfg!(feature = "planted-ack-before-fsync"),
+            must_sync: ready.must_sync(),
         };
         if batch.snapshot.is_some() || batch.hard_state.is_some() || !batch.entries.is_empty() {
-            self.store.persist(&batch)?;
+            persist(&mut self.store, &mut self.late, &batch)?;
             self.node.mut_store().take(&batch);
+            self.unsynced = if batch.must_sync { None } else { self.unsynced.or(Some(self.ticks)) };
         }
         if let Some(snapshot) = snapshot {
             let snapshot = snapshot.clone();
@@ -93,6 +110,13 @@ impl<S: Store> Replica<S> {
         let mut committed = ready.take_committed_entries();
         let mut light = self.node.advance_append(ready);
         send(light.take_messages(), out);
+        if light.commit_index().is_some() {
+            // raft-rs can do without; a node that starts alone cannot.
+            let hard_state = self.node.raft.hard_state();
+            let batch = Batch { hard_state: Some(&hard_state), ..Batch::default() };
+            persist(&mut self.store, &mut self.late, &batch)?;
+            self.unsynced = self.unsynced.or(Some(self.ticks));
+        }
         committed.append(&mut light.take_committed_entries());
         if !committed.is_empty() {
             self.apply(&committed, out)?;
@@ -218,12 +242,37 @@ impl<S: Store> Replica<S> {
             return Ok(());
         }
         let Some(snapshot) = self.node.store().snapshot_now() else { return Ok(()) };
+        self.write_late()?;
+        self.unsynced = None;
         self.store.compact(&snapshot)?;
         self.compacted = Compacted { index: applied, length: snapshot.data.len() as u64, since: 0 };
         // Peers that are a little behind still get entries.
         self.node.mut_store().forget(applied.saturating_sub(after.entries / 4));
         Ok(())
     }
+}
+
+/// A batch that is written too late.
+#[derive(Debug)]
+pub(super) struct Late {
+    snapshot: Option<Snapshot>,
+    entries: Vec<Entry>,
+    hard_state: Option<HardState>,
+    must_sync: bool,
+}
+
+/// Writes; with the planted fault the write comes after what says that it is done.
+fn persist<S: Store>(store: &mut S, late: &mut Vec<Late>, batch: &Batch<'_>) -> Result<(), StoreError> {
+    if cfg!(feature = "planted-ack-before-fsync") {
+        late.push(Late {
+            snapshot: batch.snapshot.cloned(),
+            entries: batch.entries.to_vec(),
+            hard_state: batch.hard_state.cloned(),
+            must_sync: batch.must_sync,
+        });
+        return Ok(());
+    }
+    store.persist(batch)
 }
 
 fn send(messages: Vec<Message>, out: &mut Output) {

@@ -144,6 +144,10 @@ pub struct Replica<S: Store> {
     /// Role, leader and term at the end of the last `drive`.
     pub(super) seen: (StateRole, u64, u64),
     pub(super) lease: Option<super::tidy::LeaseSeen>,
+    /// Tick of the first write since which nothing was synced.
+    pub(super) unsynced: Option<u64>,
+    /// Of a planted fault: what is written one `drive` too late.
+    pub(super) late: Vec<super::drive::Late>,
 }
 
 impl<S: Store> Replica<S> {
@@ -183,6 +187,8 @@ impl<S: Store> Replica<S> {
             snapshots: BTreeMap::new(),
             seen,
             lease: None,
+            unsynced: None,
+            late: Vec::new(),
         })
     }
 

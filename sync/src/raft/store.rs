@@ -24,6 +24,15 @@ pub trait Store: Storage {
     /// # Errors
     /// As for `persist`.
     fn compact(&mut self, snapshot: &Snapshot) -> Result<(), StoreError>;
+
+    /// Syncs what a batch without [`Batch::must_sync`] wrote. Called an election timeout after such a
+    /// batch, unless another write came in between.
+    ///
+    /// # Errors
+    /// As for `persist`.
+    fn flush(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 /// What is to become durable at once, in this order: snapshot, entries, hard state.
