@@ -12,6 +12,10 @@ BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++
 LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps
 PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
 
+# A tool that runs for two seconds need not be compiled for minutes.
+QUICKLY_BUILT := CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
+  CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
+
 .PHONY: help setup build demo test test-unit test-lab bench lint fuzz clean
 
 help: ## what there is
@@ -51,7 +55,7 @@ bench: build ## benchmarks against their peers: target/bench/report.json and a t
 lint: setup ## format, clippy with warnings denied, licences and bans
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --quiet cargo-deny
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(QUICKLY_BUILT) $(CARGO) install --locked --quiet cargo-deny
 	$(CARGO) deny --locked check bans licenses sources
 
 fuzz: setup ## every fuzz target, then planted faults must be found

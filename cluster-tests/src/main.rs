@@ -7,11 +7,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tidegate_lab::bench;
 use tidegate_lab::bench::raw::{self, RawPort};
-use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec, QUEUES_MAX};
+use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec};
 use tidegate_lab::sys::{Stop, read_file};
 use tidegate_lab::{LabError, demo};
 
-/// A client, a server, and a Tidegate node between them, in network namespaces of this machine.
+/// A client, a server, and Tidegate nodes between them, in network namespaces of this machine.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate-lab", version, max_term_width = 100)]
 struct Arguments {
@@ -23,10 +23,10 @@ struct Arguments {
 enum Verb {
     /// Make a lab, leave it running, and print one JSON object that describes it.
     ///
-    /// Any program started with `ip netns exec <client.netns>` reaches the server through the node.
-    /// `metrics` is a URL inside the node's namespace; `control` is a path that works everywhere.
+    /// Any program started with `ip netns exec <client.netns>` reaches the server through the first node.
+    /// `metrics` is a URL inside each node's namespace; `control` is a path that works everywhere.
     Up(Up),
-    /// Remove a lab: end its daemon, delete its namespaces and files. Fine if there is none.
+    /// Remove a lab: end its daemons, delete its namespaces and files. Fine if there is none.
     Down {
         /// The lab's name.
         #[arg(long, default_value = "lab")]
@@ -62,22 +62,28 @@ struct Up {
     /// The lab's name; labs of different names run side by side.
     #[arg(long, default_value = "lab")]
     name: String,
-    /// How many nodes stand between client and server; only 1 for now.
+    /// How many nodes stand between client and server, 1 to 4; several form a cluster.
     #[arg(long, default_value_t = 1)]
     nodes: u32,
+    /// Add a member that only votes.
+    #[arg(long)]
+    witness: bool,
+    /// Leave the nodes by themselves, to try `tidegate cluster init` and `join` by hand.
+    #[arg(long)]
+    unclustered: bool,
     /// Policy file instead of the lab's default (all from client to server but port 9).
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Receive and transmit queues of every port.
     #[arg(long, default_value_t = 1)]
     queues: u32,
-    /// Worker threads of the node [default: one for each queue].
+    /// Worker threads of each node [default: one for each queue].
     #[arg(long)]
     workers: Option<u32>,
-    /// Sessions that the node's table holds.
+    /// Sessions that each node's table holds.
     #[arg(long, default_value_t = 262_144)]
     capacity: u32,
-    /// Who forwards: the daemon, or, to compare with, the kernel of the node's namespace.
+    /// Who forwards: the daemons, or, to compare with, the kernel of each node's namespace.
     #[arg(long, value_enum, default_value_t = By::Tidegate)]
     forwarder: By,
 }
@@ -146,20 +152,15 @@ impl Up {
     }
 
     fn spec(&self) -> Result<LabSpec, LabError> {
-        let refuse = |option, reason: String| Err(LabError::BadOption { option, reason });
-        if self.nodes != 1 {
-            return refuse("nodes", format!("{} nodes are not built yet; this lab has 1", self.nodes));
-        }
-        if !(1..=QUEUES_MAX).contains(&self.queues) {
-            return refuse("queues", format!("{} is not within 1 to {QUEUES_MAX}", self.queues));
-        }
         let policy = self.policy.as_deref().map(read_file).transpose()?;
         let (queues, workers, capacity) = (self.queues, self.workers, self.capacity);
         let forwarder = match self.forwarder {
             By::Tidegate => Forwarder::Tidegate,
             By::Kernel => Forwarder::Kernel,
         };
-        Ok(LabSpec { policy, queues, workers, capacity, forwarder, ..LabSpec::new(&self.name) })
+        let (nodes, witness, clustered) = (self.nodes, self.witness, !self.unclustered);
+        let spec = LabSpec::new(&self.name);
+        Ok(LabSpec { nodes, witness, clustered, policy, queues, workers, capacity, forwarder, ..spec })
     }
 }
 

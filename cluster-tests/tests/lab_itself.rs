@@ -5,10 +5,13 @@ mod common;
 use std::process::Command;
 use std::time::Duration;
 
-use tidegate_lab::sys::Stop;
-use tidegate_lab::traffic::{Churn, HttpServer, UdpEcho, churn, fetch, make_file, udp_flows};
+use tidegate_lab::lab::Member;
+use tidegate_lab::sys::{Stop, run_in};
+use tidegate_lab::traffic::{Churn, HttpServer, UdpEcho, churn, fetch, make_file, snmp_value, udp_flows};
 
 use common::{ip, kernel_lab};
+
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Red when addresses, routes or the lab's own traffic are wrong: then every other test would blame the node.
 #[test]
@@ -29,6 +32,63 @@ fn hosts_reach_each_other_through_the_kernel_of_the_node() {
     };
     let report = churn(&lab.client(), &lab.server(), &plan, &Stop::default()).unwrap();
     assert_eq!((report.completed, report.failed), (400, 0), "{:?}", report.errors);
+}
+
+/// Red when a segment does not join what is plugged into it, when moving the routes moves nothing, or moves one
+/// direction only.
+#[test]
+fn hosts_reach_each_other_through_each_of_several_nodes() {
+    let lab = kernel_lab("segments", |spec| spec.nodes = 3);
+    let forwarded = |member: Member<'_>| {
+        let ipv4 = snmp_value(&member.netns().proc_net("snmp").unwrap(), "Ip", "ForwDatagrams").unwrap();
+        let snmp6 = member.netns().proc_net("snmp6").unwrap();
+        let ipv6 = snmp6.lines().find_map(|line| line.strip_prefix("Ip6OutForwDatagrams")).unwrap();
+        [ipv4, ipv6.trim().parse::<u64>().unwrap()]
+    };
+    for node in 1..=3 {
+        lab.route_via(node).unwrap();
+        let before: Vec<_> = lab.members().map(forwarded).collect();
+        for address in [lab.server_v4(7), lab.server_v6(7)] {
+            let _echo = UdpEcho::start(&lab.server(), address).unwrap();
+            let answered = udp_flows(&lab.client(), address, 20_000..20_100, 2, PATIENCE).unwrap();
+            assert_eq!(answered.len(), 100, "{address} through node {node}");
+        }
+        for (member, before) in lab.members().zip(before) {
+            let (after, used) = (forwarded(member), member.number() == node);
+            for (after, before) in after.iter().zip(before) {
+                // Requests and answers; whoever is not on the way forwards nothing.
+                assert!(if used { after - before >= 200 } else { *after == before }, "{}", member.name());
+            }
+        }
+    }
+    for pair in [(1, "10.90.0.3"), (3, "fd90::2")] {
+        let ping = run_in(Some(&lab.at(pair.0).netns()), "ping", &["-c1", "-W2", pair.1]).unwrap();
+        assert!(ping.success, "{pair:?}: {}", ping.stdout);
+    }
+}
+
+/// Red when a daemon forwards wrong through a switch, or what `up` starts by itself for several nodes is not there.
+#[test]
+fn several_nodes_that_are_no_cluster_forward_each_for_itself() {
+    let lab = common::lab("alone", |spec| (spec.nodes, spec.clustered) = (2, false));
+    let address = lab.server_v4(7);
+    let file = std::env::temp_dir().join(format!("tidegate-lab-two-{}", std::process::id()));
+    let sent = make_file(&file, 3_000_001, 8).unwrap();
+    let server = HttpServer::start(&lab.server(), lab.server_v6(8080), &file);
+    let _echo = UdpEcho::start(&lab.server(), address).unwrap();
+    for (node, other) in [(1, 2), (2, 1)] {
+        lab.route_via(node).unwrap();
+        let first = 20_000 + 100 * u16::try_from(node).unwrap();
+        let answered = udp_flows(&lab.client(), address, first..first + 20, 5, PATIENCE).unwrap();
+        assert_eq!(answered.len(), 20, "through node {node}");
+        let got = fetch(&lab.client(), lab.server_v6(8080), &Stop::default(), |_| ()).unwrap();
+        assert_eq!((got.0, &got.1), (3_000_001, &sent), "through node {node}");
+        let filter = ["--source-port", &format!("{first}-{}", first + 19)];
+        assert_eq!(lab.at(node).sessions(&filter).unwrap().len(), 20);
+        assert_eq!(lab.at(other).sessions(&filter).unwrap().len(), 0);
+    }
+    drop(server);
+    std::fs::remove_file(&file).unwrap();
 }
 
 /// Red when the server sends, or the client hashes, something else than the file.
@@ -52,12 +112,12 @@ fn up_prints_one_object_and_down_removes_everything() {
     let name = |which: &str| format!("u{}-{which}", std::process::id());
     let binary = env!("CARGO_BIN_EXE_tidegate-lab");
     let run = |arguments: &[&str]| Command::new(binary).args(arguments).output().unwrap();
-    let up = |name: &str| run(&["up", "--forwarder", "kernel", "--name", name]);
+    let up = |name: &str, nodes| run(&["up", "--forwarder", "kernel", "--name", name, "--nodes", nodes]);
     let (a, b) = (name("a"), name("b"));
-    let first = up(&a);
+    let first = up(&a, "1");
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
-    let again = up(&a);
-    let second = up(&b);
+    let again = up(&a, "1");
+    let second = up(&b, "2");
     let object: serde_json::Value = serde_json::from_slice(&first.stdout).unwrap();
     let client = object["client"]["netns"].as_str().unwrap().to_owned();
     let reached = Command::new("ip")
@@ -72,9 +132,19 @@ fn up_prints_one_object_and_down_removes_everything() {
     for key in ["ipv4", "ipv6"] {
         assert_eq!(object["virtual"]["outside"][key], object["nodes"][0]["ports"]["outside"][key]);
     }
-    for key in ["name", "netns", "control", "metrics", "config", "log"] {
-        assert!(object["nodes"][0][key].is_string(), "{key}");
+    let two: serde_json::Value = serde_json::from_slice(&second.stdout).unwrap();
+    for node in [&object["nodes"][0], &two["nodes"][0], &two["nodes"][1]] {
+        for key in ["name", "netns", "control", "metrics", "config", "log"] {
+            assert!(node[key].is_string(), "{key}");
+        }
+        assert!(node["addresses"].is_array() && node["virtual_ips"].is_array(), "{node}");
+        assert!(node["ports"]["inside"]["ipv6"].is_string() && node["pid"].is_null(), "{node}");
     }
+    assert_eq!((object["nodes"].as_array().unwrap().len(), two["nodes"].as_array().unwrap().len()), (1, 2));
+    assert!(object["nodes"][0]["sync"].is_null() && object["witness"].is_null(), "{object}");
+    assert_eq!(two["nodes"][1]["cluster_address"], "10.90.0.2:7400");
+    let segments: Vec<_> = two["segments"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+    assert_eq!(segments, ["outside", "inside", "sync"]);
     let left = Command::new("ip").args(["netns", "list"]).output().unwrap();
     let left = String::from_utf8_lossy(&left.stdout);
     assert!(!left.contains(&a) && !left.contains(&b), "{left}");

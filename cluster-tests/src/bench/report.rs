@@ -231,14 +231,14 @@ impl Report {
                 _ => "none".into(),
             };
             text.push_str(&format!(
-                "| {} | {} | {} | {} | {} | {} | {:.2} | {gate} |\n",
+                "| {} | {} | {} | {} | {} | {} | {} | {gate} |\n",
                 row.name,
                 row.case,
                 figure(row.ours),
                 row.peer,
                 figure(row.theirs),
                 row.unit,
-                row.ratio
+                ratio(row.ratio)
             ));
         }
         text
@@ -252,6 +252,14 @@ fn figure(value: f64) -> String {
         v if v >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
     }
+}
+
+/// Two digits behind the point, or two significant ones of what would show as nothing.
+fn ratio(value: f64) -> String {
+    if value <= 0.0 || value >= 0.005 {
+        return format!("{value:.2}");
+    }
+    format!("{value:.*}", (1.0 - value.log10().floor()) as usize)
 }
 
 #[cfg(test)]
@@ -332,5 +340,12 @@ mod tests {
         fields.sort_unstable();
         assert_eq!(fields, expected);
         assert_eq!(json["better"], "lower");
+    }
+
+    #[test]
+    fn a_small_ratio_is_not_nothing() {
+        // With a fixed number of digits the first would read 0.00, and a precision that is off by one cut it to one.
+        let shown = [0.000_140_2, 0.004_96, 0.005, 0.9, 12.961, 0.0].map(ratio);
+        assert_eq!(shown, ["0.00014", "0.0050", "0.01", "0.90", "12.96", "0.00"]);
     }
 }

@@ -1,4 +1,4 @@
-//! The node's daemon: started so that it outlives us, waited for until it is ready, stopped by its process id.
+//! A member's daemon: started so that it outlives us, waited for until it is ready, stopped by its process id.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -6,6 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
 
 use super::plan::{METRICS_LISTEN, NodePlan};
 use crate::LabError;
@@ -20,13 +22,12 @@ const END_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Daemon {
     node: NodePlan,
-    binary: PathBuf,
     child: Child,
     process: ProcessId,
 }
 
 impl Daemon {
-    /// Starts `tidegate run` in the node's namespace, in a session of its own so that neither Ctrl-C nor the
+    /// Starts `tidegate run` in the member's namespace, in a session of its own so that neither Ctrl-C nor the
     /// end of our terminal reaches it, and records its process id.
     pub fn start(node: &NodePlan, binary: PathBuf) -> Result<Daemon, LabError> {
         let log = File::options()
@@ -38,7 +39,7 @@ impl Daemon {
         // `ip` becomes `setsid`, which becomes the daemon: the child's process id is the daemon's.
         let mut child = Netns::new(&node.netns)
             .command("setsid")
-            .arg(&binary)
+            .arg(binary)
             .args(["run", "--config"])
             .arg(&node.config)
             .stdin(Stdio::null())
@@ -47,7 +48,7 @@ impl Daemon {
             .spawn()
             .map_err(|source| LabError::Missing { program: "ip".into(), source })?;
         match record(&child, node) {
-            Ok(process) => Ok(Daemon { node: node.clone(), binary, child, process }),
+            Ok(process) => Ok(Daemon { node: node.clone(), child, process }),
             Err(error) => {
                 // Without a record nobody could end it later. Both may fail only because it is gone already.
                 let _ = child.kill();
@@ -85,11 +86,6 @@ impl Daemon {
         self.process
     }
 
-    /// The binary that it runs.
-    pub fn binary(&self) -> &PathBuf {
-        &self.binary
-    }
-
     /// Kills it with SIGKILL and returns once it was reaped: from then on it runs no instruction.
     pub fn kill(&mut self) -> Result<(), LabError> {
         self.child.kill().map_err(|source| LabError::system("kill the daemon", source))?;
@@ -111,10 +107,15 @@ impl Daemon {
 
     /// The last lines of its log.
     pub fn log_tail(&self) -> String {
-        let text = read_file(&self.node.log).unwrap_or_default();
-        let lines: Vec<_> = text.lines().collect();
-        lines[lines.len().saturating_sub(15)..].join("\n")
+        log_tail(&self.node)
     }
+}
+
+/// The last lines of a member's log.
+pub(super) fn log_tail(node: &NodePlan) -> String {
+    let text = read_file(&node.log).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
 fn record(child: &Child, node: &NodePlan) -> Result<ProcessId, LabError> {
@@ -125,10 +126,21 @@ fn record(child: &Child, node: &NodePlan) -> Result<ProcessId, LabError> {
     Ok(process)
 }
 
-/// Stops the daemon that a record names, if it still runs and is the one that was recorded.
-pub(super) fn stop_recorded(node: &NodePlan) {
-    let Ok(text) = std::fs::read_to_string(&node.process) else { return };
-    if let Ok(process) = serde_json::from_str::<ProcessId>(&text) {
+/// Stops the daemons that records name, those that still run and are the ones that were recorded.
+pub(super) fn stop_recorded(nodes: &[&NodePlan]) {
+    let record = |node: &&NodePlan| std::fs::read_to_string(&node.process).ok();
+    let process = |text: String| serde_json::from_str::<ProcessId>(&text).ok();
+    stop_all(&nodes.iter().filter_map(record).filter_map(process).collect::<Vec<_>>());
+}
+
+/// Asks all of them to end before it waits for the first: members of a cluster end in order side by side.
+pub(super) fn stop_all(processes: &[ProcessId]) {
+    for process in processes {
+        // One that was frozen would not hear it.
+        process.signal(Signal::SIGCONT);
+        process.signal(Signal::SIGTERM);
+    }
+    for process in processes {
         process.stop(END_PATIENCE);
     }
 }

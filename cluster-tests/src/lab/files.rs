@@ -1,19 +1,36 @@
-//! The files that a lab writes for its node: configuration and default policy.
+//! The files that a lab writes for its members: configuration and default policy.
 
-use super::plan::{LabSpec, METRICS_LISTEN, NodePlan};
+use super::plan::{METRICS_LISTEN, NodePlan};
+use super::spec::LabSpec;
 
 /// The lab's default policy: everything from client to server except port 9, nothing new back.
 pub const DEFAULT_POLICY: &str = include_str!("default-policy.toml");
 
-/// The daemon's configuration.
+/// A member's configuration. A witness has neither ports nor workers nor a policy.
 pub(super) fn node_config(node: &NodePlan, ports: &[&str], spec: &LabSpec) -> String {
-    let mut text = format!(
-        "# Written by tidegate-lab for lab {}, {}.\npolicy = {}\n\n",
-        spec.name,
-        node.name,
-        quoted(&node.policy.display().to_string())
-    );
-    text += &format!("[node]\nname = {}\n\n", quoted(&node.name));
+    let mut text = format!("# Written by tidegate-lab for lab {}, {}.\n", spec.name, node.name);
+    let is_node = node.ports.is_some();
+    if is_node {
+        text += &format!("policy = {}\n", quoted(&node.policy.display().to_string()));
+    }
+    text += &format!("\n[node]\nname = {}\n", quoted(&node.name));
+    if !is_node {
+        text += "role = \"witness\"\n";
+    }
+    text += "\n";
+    if is_node {
+        text += &dataplane(ports, spec);
+    }
+    if spec.clustered && spec.members() > 1 {
+        text += &format!("[cluster]\ndirectory = {}\n\n", quoted(&node.cluster_dir.display().to_string()));
+    }
+    text += &format!("[control]\nsocket = {}\n\n", quoted(&node.control.display().to_string()));
+    text += &format!("[metrics]\nlisten = {}\n", quoted(METRICS_LISTEN));
+    if is_node { text + &spec.node_extra } else { text }
+}
+
+fn dataplane(ports: &[&str], spec: &LabSpec) -> String {
+    let mut text = String::new();
     for port in ports {
         let zone = if *port == "outside" { "outside" } else { "inside" };
         text += &format!(
@@ -27,11 +44,7 @@ pub(super) fn node_config(node: &NodePlan, ports: &[&str], spec: &LabSpec) -> St
     if let Some(cpus) = &spec.cpus {
         text += &format!("cpus = {cpus:?}\n");
     }
-    text += "\n";
-    text += &format!("[table]\ncapacity = {}\n\n", spec.capacity);
-    text += &format!("[control]\nsocket = {}\n\n", quoted(&node.control.display().to_string()));
-    text += &format!("[metrics]\nlisten = {}\n", quoted(METRICS_LISTEN));
-    text + &spec.node_extra
+    text + &format!("\n[table]\ncapacity = {}\n\n", spec.capacity)
 }
 
 /// A TOML basic string.
@@ -59,8 +72,8 @@ mod tests {
 
     #[test]
     fn one_worker_for_each_queue_unless_told() {
-        let plan = Plan::new("a", false, std::path::Path::new("/x")).unwrap();
         let mut spec = LabSpec { queues: 2, ..LabSpec::new("a") };
+        let plan = Plan::new(&spec, std::path::Path::new("/x")).unwrap();
         assert!(node_config(&plan.nodes[0], &["outside", "inside"], &spec).contains("count = 2\n"));
         spec.workers = Some(1);
         assert!(node_config(&plan.nodes[0], &["outside", "inside"], &spec).contains("count = 1\n"));

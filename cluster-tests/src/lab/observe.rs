@@ -1,10 +1,10 @@
-//! What a node says about itself: its command line's JSON, and its metrics.
+//! What a member says about itself: its command line's JSON, and its metrics.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Lab, http_get};
+use super::{Lab, Member, http_get};
 use crate::LabError;
 use crate::sys::{Netns, Output};
 
@@ -46,7 +46,7 @@ impl Metrics {
     }
 }
 
-impl Lab {
+impl Member<'_> {
     /// Runs a `tidegate` verb with `-o json` and reads what it prints. Exit code 5 (degraded) still prints.
     pub fn json(&self, verb: &[&str]) -> Result<Value, LabError> {
         let mut arguments = verb.to_vec();
@@ -69,7 +69,7 @@ impl Lab {
         }
     }
 
-    /// How many packets were dropped for a reason.
+    /// How many packets it dropped for a reason.
     pub fn drops(&self, reason: &str) -> Result<u64, LabError> {
         let drops = self.json(&["drops"])?;
         let reasons = drops["reasons"].as_array().into_iter().flatten();
@@ -77,13 +77,42 @@ impl Lab {
         found.ok_or_else(|| LabError::Check(format!("no reason {reason} in `tidegate drops`")))
     }
 
-    /// The node's metrics.
+    /// Its metrics.
     pub fn metrics(&self) -> Result<Metrics, LabError> {
-        Metrics::scrape(&self.node())
+        Metrics::scrape(&self.netns())
     }
 }
 
-fn failed(arguments: &[&str], output: &Output) -> String {
+/// Node 1, which is all there is in most labs.
+impl Lab {
+    /// See [`Member::tidegate`].
+    pub fn tidegate(&self, arguments: &[&str]) -> Result<Output, LabError> {
+        self.at(1).tidegate(arguments)
+    }
+
+    /// See [`Member::json`].
+    pub fn json(&self, verb: &[&str]) -> Result<Value, LabError> {
+        self.at(1).json(verb)
+    }
+
+    /// See [`Member::sessions`].
+    pub fn sessions(&self, filters: &[&str]) -> Result<Vec<Value>, LabError> {
+        self.at(1).sessions(filters)
+    }
+
+    /// See [`Member::drops`].
+    pub fn drops(&self, reason: &str) -> Result<u64, LabError> {
+        self.at(1).drops(reason)
+    }
+
+    /// See [`Member::metrics`].
+    pub fn metrics(&self) -> Result<Metrics, LabError> {
+        self.at(1).metrics()
+    }
+}
+
+/// A verb that did not succeed, in words.
+pub(super) fn failed(arguments: &[&str], output: &Output) -> String {
     let code = output.code.map_or("a signal".into(), |code| format!("exit code {code}"));
     format!("tidegate {} ended with {code}: {}", arguments.join(" "), output.stderr.trim_end())
 }

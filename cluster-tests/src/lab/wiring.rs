@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::plan::{Forwarder, LabSpec, Link, Plan};
+use super::plan::{Link, NodePlan, Plan, Port};
+use super::spec::{Forwarder, LabSpec};
 use crate::LabError;
 use crate::sys::{Netns, Stop};
 
@@ -15,30 +16,108 @@ const EVERYWHERE: [(&str, &str); 5] = [
     ("net/ipv6/conf/default/router_solicitations", "0"),
 ];
 
+/// Name of the bridge in a segment's namespace.
+const BRIDGE: &str = "br0";
+
 /// Makes all namespaces and what is inside them.
 pub(crate) fn build(plan: &Plan, spec: &LabSpec, stop: &Stop) -> Result<(), LabError> {
-    let node = Netns::new(&plan.nodes[0].netns);
-    for netns in [&node, &Netns::new(&plan.client.netns), &Netns::new(&plan.server.netns)] {
+    let members = plan.members().map(|member| &member.netns);
+    for name in members.chain([&plan.client.netns, &plan.server.netns]) {
         stop.check()?;
-        netns.create()?;
-        netns.ip("link set lo up")?;
-        for (key, value) in EVERYWHERE {
-            netns.set_sysctl(key, value)?;
+        make_netns(&Netns::new(name))?;
+    }
+    for node in plan.members().map(|member| Netns::new(&member.netns)) {
+        // Addresses of a port that is taken down are there again when it comes up, as on a configured router.
+        node.set_sysctl("net/ipv6/conf/all/keep_addr_on_down", "1")?;
+    }
+    if plan.segments.is_empty() {
+        let node = Netns::new(&plan.nodes[0].netns);
+        for link in &plan.links {
+            stop.check()?;
+            make_link(&node, link, spec)?;
         }
-    }
-    // Addresses of a port that is taken down are there again when it comes up, as on a configured router.
-    node.set_sysctl("net/ipv6/conf/all/keep_addr_on_down", "1")?;
-    for link in &plan.links {
-        stop.check()?;
-        make_link(&node, link, spec)?;
+    } else {
+        build_segments(plan, spec, stop)?;
     }
     for link in &plan.links {
-        wait_link_ready(&node, link.port, stop)?;
         wait_link_ready(&Netns::new(&link.host_netns), link.host_ifname, stop)?;
     }
-    if spec.forwarder == Forwarder::Kernel {
-        set_kernel_forwarding(&node, true)?;
+    for node in plan.members() {
+        let netns = Netns::new(&node.netns);
+        let ports = plan.links.iter().map(|link| link.port).filter(|_| node.ports.is_some());
+        for ifname in ports.chain(node.sync.as_ref().map(|sync| sync.ifname.as_str())) {
+            wait_link_ready(&netns, ifname, stop)?;
+        }
+        if spec.forwarder == Forwarder::Kernel {
+            set_kernel_forwarding(&netns, true)?;
+        }
     }
+    Ok(())
+}
+
+fn make_netns(netns: &Netns) -> Result<(), LabError> {
+    netns.create()?;
+    netns.ip("link set lo up")?;
+    for (key, value) in EVERYWHERE {
+        netns.set_sysctl(key, value)?;
+    }
+    Ok(())
+}
+
+/// Makes the switches of a lab with several members, and plugs everything in.
+fn build_segments(plan: &Plan, spec: &LabSpec, stop: &Stop) -> Result<(), LabError> {
+    for segment in &plan.segments {
+        stop.check()?;
+        let netns = Netns::new(&segment.netns);
+        make_netns(&netns)?;
+        // A switch has no address of its own, and floods multicast: neighbour discovery must not wait for a querier.
+        netns.set_sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
+        netns.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        netns.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0 stp_state 0"))?;
+        netns.ip(&format!("link set {BRIDGE} up"))?;
+        let link = plan.link(segment.name);
+        for member in plan.members() {
+            stop.check()?;
+            if let Some(port) = port_in(member, segment.name) {
+                let node = Netns::new(&member.netns);
+                plug(&netns, &node, &member.name, &port.ifname, spec)?;
+                address(&node, &port.ifname, &port.ipv4, &port.ipv6)?;
+                node.ip(&format!("link set {} up", port.ifname))?;
+            }
+        }
+        if let Some(link) = link {
+            let host = Netns::new(&link.host_netns);
+            plug(&netns, &host, host_name(plan, link), link.host_ifname, spec)?;
+            address_host(&host, link, spec)?;
+            host.ip(&format!("link set {} up", link.host_ifname))?;
+            route_host(link, 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// The interface of a member in a segment.
+fn port_in<'a>(member: &'a NodePlan, segment: &str) -> Option<&'a Port> {
+    match (segment, &member.ports) {
+        ("sync", _) => member.sync.as_ref(),
+        ("outside", Some(ports)) => Some(&ports.outside),
+        ("inside", Some(ports)) => Some(&ports.inside),
+        _ => None,
+    }
+}
+
+fn host_name(plan: &Plan, link: &Link) -> &'static str {
+    if link.host_netns == plan.client.netns { "client" } else { "server" }
+}
+
+/// Makes a veth pair between a switch, where its end is called `socket` and is up, and a namespace.
+fn plug(switch: &Netns, netns: &Netns, socket: &str, ifname: &str, spec: &LabSpec) -> Result<(), LabError> {
+    let queues = format!("numrxqueues {0} numtxqueues {0}", spec.queues);
+    switch.ip(&format!(
+        "link add {socket} {queues} type veth peer name {ifname} {queues} netns {}",
+        netns.name()
+    ))?;
+    switch.ip(&format!("link set {socket} master {BRIDGE} up"))?;
     Ok(())
 }
 
@@ -55,7 +134,7 @@ fn wait_link_ready(netns: &Netns, ifname: &str, stop: &Stop) -> Result<(), LabEr
     Err(LabError::Check(format!("{ifname} in {} got no link-local address", netns.name())))
 }
 
-/// Makes a veth pair between node and host, with addresses and the host's routes.
+/// Makes the veth pair between the only node and a host, with addresses and the host's routes.
 pub(crate) fn make_link(node: &Netns, link: &Link, spec: &LabSpec) -> Result<(), LabError> {
     let queues = format!("numrxqueues {0} numtxqueues {0}", spec.queues);
     let host = Netns::new(&link.host_netns);
@@ -64,24 +143,29 @@ pub(crate) fn make_link(node: &Netns, link: &Link, spec: &LabSpec) -> Result<(),
         "link add {port} {queues} type veth peer name {host_ifname} {queues} netns {}",
         link.host_netns
     ))?;
-    address(node, port, &link.node_ipv4(), &link.node_ipv6())?;
-    let further = if link.port == "outside" { spec.client_addresses } else { 0 };
-    for index in 0..=further {
-        address(&host, host_ifname, &link.host_ipv4(index), &link.host_ipv6(index))?;
-    }
+    address(node, port, &link.node_ipv4(1), &link.node_ipv6(1))?;
+    address_host(&host, link, spec)?;
     // The far end first: a port that comes up finds its carrier.
     host.ip(&format!("link set {host_ifname} up"))?;
     node.ip(&format!("link set {port} up"))?;
-    route_host(link)
+    route_host(link, 1)
 }
 
-/// Routes the host towards the node; the first link of a host carries its default route.
-fn route_host(link: &Link) -> Result<(), LabError> {
+fn address_host(host: &Netns, link: &Link, spec: &LabSpec) -> Result<(), LabError> {
+    let further = if link.port == "outside" { spec.client_addresses } else { 0 };
+    for index in 0..=further {
+        address(host, link.host_ifname, &link.host_ipv4(index), &link.host_ipv6(index))?;
+    }
+    Ok(())
+}
+
+/// Routes the host towards a node; the first link of a host carries its default route.
+pub(crate) fn route_host(link: &Link, node: u32) -> Result<(), LabError> {
     let host = Netns::new(&link.host_netns);
     let metric = if link.port == "inside2" { 200 } else { 100 };
     let ifname = link.host_ifname;
-    host.ip(&format!("route replace default via {} dev {ifname} metric {metric}", link.node_ipv4()))?;
-    host.ip(&format!("-6 route replace default via {} dev {ifname} metric {metric}", link.node_ipv6()))?;
+    host.ip(&format!("route replace default via {} dev {ifname} metric {metric}", link.node_ipv4(node)))?;
+    host.ip(&format!("-6 route replace default via {} dev {ifname} metric {metric}", link.node_ipv6(node)))?;
     Ok(())
 }
 

@@ -65,11 +65,14 @@ impl DerefMut for TestLab {
 
 impl Drop for TestLab {
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && let Ok(daemon) = self.lab.daemon()
-        {
-            eprintln!("--- the daemon's log ends with:\n{}\n---", daemon.log_tail());
-            if let Ok(drops) = self.lab.tidegate(&["drops", "--nonzero"]) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for member in self.lab.members().filter(|member| member.pid().is_some()) {
+            eprintln!("--- the log of {} ends with:\n{}\n---", member.name(), member.log_tail());
+            if member.plan().ports.is_some()
+                && let Ok(drops) = member.tidegate(&["drops", "--nonzero"])
+            {
                 eprintln!("--- drops:\n{}{}---", drops.stdout, drops.stderr);
             }
         }

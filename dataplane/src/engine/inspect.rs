@@ -189,7 +189,7 @@ impl Engine {
             let state = State::from_u8(hot.state);
             sum.by_state[state as usize] += 1;
             sum.by_protocol[usize::from(hot.protocol)] += 1;
-            if hot.revision != self.revision && self.judge_live(slot).is_none() {
+            if hot.judged_by != self.stamp && self.judge_live(slot).is_none() {
                 sum.in_drop += 1;
             } else if matches!(state, State::SynSent | State::SynReceived) {
                 sum.pending += 1;

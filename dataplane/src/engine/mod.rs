@@ -43,7 +43,7 @@ use crate::names::RuleId;
 use crate::policy::Policy;
 use crate::route::Snapshot;
 use crate::session::EndReason;
-use crate::table::{Revision24, SlotId, Table, TableError};
+use crate::table::{PolicyStamp, SlotId, Table, TableError};
 use crate::time::Now;
 use std::sync::Arc;
 
@@ -108,7 +108,9 @@ pub struct Engine {
     config: EngineConfig,
     table: Table,
     policy: Option<Arc<Policy>>,
-    revision: Revision24,
+    /// Policies put in force so far.
+    policies: u32,
+    stamp: PolicyStamp,
     /// Idle time in ms after which a session of a class is expired, by class number.
     cutoffs_ms: Vec<u32>,
     routes: Arc<Snapshot>,
@@ -147,7 +149,8 @@ impl Engine {
             fragments,
             config,
             policy: None,
-            revision: Revision24::from(0),
+            policies: 0,
+            stamp: PolicyStamp::from(0),
             cutoffs_ms: Vec::new(),
             routes,
             counters: Counters::default(),
@@ -184,7 +187,8 @@ impl Engine {
         let cutoff = |t: Option<u64>| t.map_or(u32::MAX, |ms| u32::try_from(ms).unwrap_or(u32::MAX - 1));
         self.cutoffs_ms.extend(policy.classes().iter().map(|c| cutoff(c.timeout_ms)));
         self.rule_hits.resize(policy.rule_ids_end().max(self.rule_hits.len()), 0);
-        self.revision = Revision24::from(policy.revision());
+        self.policies = self.policies.wrapping_add(1);
+        self.stamp = PolicyStamp::from(self.policies);
         self.policy.replace(policy)
     }
 

@@ -187,7 +187,7 @@ impl Engine {
             _ => State::OneWay,
         };
         *self.table.cold_mut(slot) = cold;
-        let revision = self.revision;
+        let stamp = self.stamp;
         let generation = self.routes.generation();
         let hot = self.table.hot_mut(slot);
         hot.state = state as u8;
@@ -195,7 +195,7 @@ impl Engine {
         hot.last_seen_ms = now.ms32();
         hot.egress = [way.0, EgressId::NONE.0];
         hot.egress_generation = generation;
-        hot.revision = revision;
+        hot.judged_by = stamp;
         if w.forward {
             hot.flags |= flag::FIRST_FORWARD;
         }
@@ -223,7 +223,7 @@ impl Engine {
     #[inline]
     pub(super) fn needs_judging(&self, slot: SlotId) -> bool {
         let hot = self.table.hot(slot);
-        hot.revision != self.revision || hot.flags & hot_flag::REFRESH != 0
+        hot.judged_by != self.stamp || hot.flags & hot_flag::REFRESH != 0
     }
 
     /// What the policy in force says of a live session, by its recorded zones and first direction.
@@ -246,9 +246,9 @@ impl Engine {
         cold.rule = j.rule.unwrap_or_default();
         cold.application = j.application;
         cold.revision = revision;
-        let short = self.revision;
+        let stamp = self.stamp;
         let hot = self.table.hot_mut(slot);
-        hot.revision = short;
+        hot.judged_by = stamp;
         hot.flags &= !hot_flag::REFRESH;
         self.set_logged(slot, j.log);
         self.set_service_class(slot, j.class);

@@ -40,10 +40,10 @@ impl Engine {
 
     fn sweep_slots(&mut self, slice: u32, now: Now) {
         let mut found: ArrayVec<SlotId, COLLECT_MAX> = ArrayVec::new();
-        let (cutoffs, revision, now_ms) = (&self.cutoffs_ms, self.revision, now.ms32());
+        let (cutoffs, stamp, now_ms) = (&self.cutoffs_ms, self.stamp, now.ms32());
         let due = |hot: &HotLine| {
             let cutoff = cutoffs.get(usize::from(hot.class.0)).copied().unwrap_or(0);
-            (hot.idle_ms(now_ms) > cutoff) | (hot.revision != revision)
+            (hot.idle_ms(now_ms) > cutoff) | (hot.judged_by != stamp)
         };
         let step = self.table.sweep_slice(self.sweep_next, slice, due, &mut found);
         if step.next == 0 {
@@ -71,9 +71,9 @@ impl Engine {
             let [from, to] = self.table.hot(*slot).zone;
             if policy.evaluate_at(from, to, tuple, place).action == Action::Permit {
                 // Judged; rule and timeout follow with its next packet (F7).
-                let revision = self.revision;
+                let stamp = self.stamp;
                 let hot = self.table.hot_mut(*slot);
-                hot.revision = revision;
+                hot.judged_by = stamp;
                 hot.flags |= hot_flag::REFRESH;
             } else {
                 self.end(*slot, EndReason::Denied);

@@ -12,17 +12,19 @@ pub mod flag {
     pub const FIRST_FORWARD: u8 = 1 << 1;
 }
 
-/// The low 24 bits of a policy revision, as a session's hot line remembers it. Only compared for
-/// equality: a session would have to sleep through exactly 2^24 commits to be mistaken.
+/// Which of an engine's policies it was, as a session's hot line remembers it: the low 24 bits of a count
+/// of policies put in force. Not the revision: a revision can come back (a rollback that nobody
+/// confirmed), or mean another text once the node has joined a cluster. Only compared for equality: a
+/// session would have to sleep through exactly 2^24 policies to be mistaken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
-pub struct Revision24([u8; 3]);
+pub struct PolicyStamp([u8; 3]);
 
-impl From<u32> for Revision24 {
+impl From<u32> for PolicyStamp {
     #[inline]
-    fn from(revision: u32) -> Self {
-        let [a, b, c, _] = revision.to_le_bytes();
-        Revision24([a, b, c])
+    fn from(count: u32) -> Self {
+        let [a, b, c, _] = count.to_le_bytes();
+        PolicyStamp([a, b, c])
     }
 }
 
@@ -53,8 +55,8 @@ pub struct HotLine {
     pub egress: [u32; 2],
     /// Which route snapshot `egress` comes from; opaque to the table.
     pub egress_generation: u32,
-    /// Which policy revision permitted it last; opaque to the table.
-    pub revision: Revision24,
+    /// Which policy permitted it last; opaque to the table.
+    pub judged_by: PolicyStamp,
     /// Bits of [`flag`].
     pub flags: u8,
 }

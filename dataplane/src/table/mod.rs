@@ -22,7 +22,7 @@ mod sweep;
 mod tests;
 
 pub use hash::TupleHasher;
-pub use hot::{HotLine, Revision24, flag};
+pub use hot::{HotLine, PolicyStamp, flag};
 pub use sweep::SweepStep;
 
 use crate::addr::Key;

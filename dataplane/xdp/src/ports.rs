@@ -12,7 +12,7 @@ use crate::pipeline::Pipeline;
 use crate::port::{PortInfo, PortSpec};
 use crate::program::{Program, QUEUES_MAX};
 use crate::socket::{RingSizes, XskQueue};
-use crate::stats::{FrameAudit, PortStats, QueueReport, QueueStats};
+use crate::stats::{PortStats, QueueReport, QueueStats};
 use crate::worker::{Egress, Queue};
 use crate::workers::Workers;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,7 +31,6 @@ struct Table {
     /// What the closed sockets of a port had counted, and how often it was opened.
     past: BTreeMap<PortId, (QueueStats, u64)>,
     local: BTreeSet<IpAddr>,
-    audit: FrameAudit,
 }
 
 /// Opens and closes AF_XDP ports for a set of workers. Calls block (a close for some tens of
@@ -94,7 +93,6 @@ impl<P: Pipeline> Ports<P> {
         table.past.entry(port).or_default().0.add(&counted);
         let audit = self.workers.audit_now()?;
         drop(moving);
-        table.audit = audit;
         assert_eq!(audit.duplicates, 0, "a frame of the packet memory exists twice: {audit:?}");
         if audit.is_whole() { Ok(true) } else { Err(WorkerError::Audit(audit)) }
     }
@@ -137,11 +135,6 @@ impl<P: Pipeline> Ports<P> {
             ports.entry(*id).or_default().program = open.program.stats();
         }
         Ok((ports, queues))
-    }
-
-    /// The count of frames after the last close.
-    pub fn last_audit(&self) -> FrameAudit {
-        self.table().audit
     }
 
     /// The workers that it serves.

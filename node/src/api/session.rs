@@ -1,5 +1,6 @@
 //! Sessions, and the filters that `list`, `summary`, `clear` and `watch` share.
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 /// One session, both wings (J11).
@@ -90,87 +91,116 @@ pub struct WingTcp {
     pub mss_bytes: Option<u16>,
 }
 
-/// Which sessions a verb is about. All given parts must hold.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Which sessions a verb is about, as the command line takes it and the API; all given parts must hold.
+///
+/// A field's description is its help text.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[command(next_help_heading = "Filters (all that are given must hold; README has the grammar)")]
+#[serde(default, deny_unknown_fields)]
 pub struct SessionQuery {
-    /// Session id.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// This session.
+    #[arg(long, value_name = "ID")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Protocol name or number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Protocol: tcp, udp, icmp, icmpv6, sctp, gre, esp, or a number.
+    #[arg(long, value_name = "PROTOCOL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
-    /// The first direction's source lies in this prefix.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Source of the first direction lies in this prefix (an address is a prefix of one).
+    #[arg(long, value_name = "PREFIX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source_prefix: Option<String>,
-    /// The first direction's destination lies in this prefix.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Destination of the first direction lies in this prefix.
+    #[arg(long, value_name = "PREFIX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_prefix: Option<String>,
-    /// The first direction's source port: `53` or `1024-2047`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Source port of the first direction: 53 or 1024-2047.
+    #[arg(long, value_name = "PORT[-PORT]")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source_port: Option<String>,
-    /// The first direction's destination port: `443` or `8000-8099`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Destination port of the first direction: 443 or 8000-8099.
+    #[arg(long, value_name = "PORT[-PORT]")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<String>,
-    /// Port, or its network interface, by which either wing comes in or leaves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Either direction comes in or leaves by this port or network interface.
+    #[arg(long, value_name = "PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<String>,
-    /// Either wing's zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Either direction comes in by this zone.
+    #[arg(long, value_name = "ZONE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
-    /// The rule: `name`, or `from/to/name`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The rule that let it in: a name, or from-zone/to-zone/name.
+    #[arg(long, value_name = "RULE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// The application that it matched as.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The application that it matched as, such as https.
+    #[arg(long, value_name = "APPLICATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
-    /// `ipv4` or `ipv6`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Address family: ipv4 or ipv6.
+    #[arg(long, value_name = "FAMILY", value_parser = ["ipv4", "ipv6"])]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub family: Option<String>,
-    /// State, such as `established`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// State: one_way, replied, syn_sent, syn_received, established, half_closed, time_wait, closed, reset.
+    #[arg(long, value_name = "STATE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// The node that owns it: name or number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "NODE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// The same, as the node on which a clear or list is meant to act.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Only on this node: name or number.
+    #[arg(long, value_name = "NODE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Tunnel sessions; refused, as there are none.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub tunnel: bool,
-    /// Sessions that a helper opened; refused, as there are none.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub resource_manager: bool,
-    /// At least so much: since its first packet: seconds, or such as `5m`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At least so much: since its first packet: seconds, or such as 30s, 5m, 2h.
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_duration: Option<String>,
-    /// At most so much: since its first packet: seconds, or such as `5m`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At most so much: since its first packet: seconds, or such as 30s, 5m, 2h.
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<String>,
-    /// At least so much: until it ages out: seconds, or such as `5m`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At least so much: until it ages out; `never` is longer than any.
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_remaining: Option<String>,
-    /// At most so much: until it ages out: seconds, or such as `5m`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At most so much: until it ages out; `never` is longer than any.
+    #[arg(long, value_name = "DURATION")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_remaining: Option<String>,
-    /// At least so much: packets of both wings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At least so much: packets of both directions.
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_packets: Option<String>,
-    /// At most so much: packets of both wings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At most so much: packets of both directions.
+    #[arg(long, value_name = "COUNT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_packets: Option<String>,
-    /// At least so much: bytes of both wings, such as `10kB` or `5MiB`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At least so much: bytes of both directions: 1500, 10kB (1000), 5MiB (1024).
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub min_bytes: Option<String>,
-    /// At most so much: bytes of both wings, such as `10kB` or `5MiB`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// At most so much: bytes of both directions: 1500, 10kB (1000), 5MiB (1024).
+    #[arg(long, value_name = "BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub max_bytes: Option<String>,
+    /// Tunnel sessions. Refused: this version makes none.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tunnel: bool,
+    /// Sessions that a helper opened. Refused: this version makes none.
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub resource_manager: bool,
     /// At most so many; a listing's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u64>,
     /// `FIELD` or `FIELD:desc`; a listing's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sort: Option<String>,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::api::SessionQuery;
 use crate::config::SOCKET_DEFAULT;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// A session-aware firewall node: run it, look into it, change its policy.
@@ -115,7 +115,7 @@ Examples:
     List {
         /// Which sessions.
         #[command(flatten)]
-        filter: FilterArgs,
+        filter: SessionQuery,
         /// At most so many. With --sort 1000, if not given, and at most 100000.
         #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
@@ -141,13 +141,13 @@ Examples:
     Watch {
         /// Which sessions.
         #[command(flatten)]
-        filter: FilterArgs,
+        filter: SessionQuery,
     },
     /// How many sessions there are, by protocol and state, and how full the table is.
     Summary {
         /// Which sessions to count.
         #[command(flatten)]
-        filter: FilterArgs,
+        filter: SessionQuery,
     },
     /// End sessions at once. Their next packets are judged anew, as first packets.
     ///
@@ -161,150 +161,11 @@ Examples:
     Clear {
         /// Which sessions.
         #[command(flatten)]
-        filter: FilterArgs,
+        filter: SessionQuery,
         /// Every session; takes no filter beside it.
-        #[arg(long, conflicts_with = "FilterArgs")]
+        #[arg(long, conflicts_with = "SessionQuery")]
         all: bool,
     },
-}
-
-/// Session filters; they combine: all that are given must hold.
-#[derive(Args, Debug, Clone, Default)]
-#[command(next_help_heading = "Filters (all that are given must hold; README has the grammar)")]
-pub struct FilterArgs {
-    /// This session.
-    #[arg(long, value_name = "ID")]
-    pub id: Option<String>,
-    /// Protocol: tcp, udp, icmp, icmpv6, sctp, gre, esp, or a number.
-    #[arg(long, value_name = "PROTOCOL")]
-    pub protocol: Option<String>,
-    /// Source of the first direction lies in this prefix (an address is a prefix of one).
-    #[arg(long, value_name = "PREFIX")]
-    pub source_prefix: Option<String>,
-    /// Destination of the first direction lies in this prefix.
-    #[arg(long, value_name = "PREFIX")]
-    pub destination_prefix: Option<String>,
-    /// Source port of the first direction: 53 or 1024-2047.
-    #[arg(long, value_name = "PORT[-PORT]")]
-    pub source_port: Option<String>,
-    /// Destination port of the first direction: 443 or 8000-8099.
-    #[arg(long, value_name = "PORT[-PORT]")]
-    pub destination_port: Option<String>,
-    /// Either direction comes in or leaves by this port or network interface.
-    #[arg(long, value_name = "PORT")]
-    pub interface: Option<String>,
-    /// Either direction comes in by this zone.
-    #[arg(long, value_name = "ZONE")]
-    pub zone: Option<String>,
-    /// The rule that let it in: a name, or from-zone/to-zone/name.
-    #[arg(long, value_name = "RULE")]
-    pub policy: Option<String>,
-    /// The application that it matched as, such as https.
-    #[arg(long, value_name = "APPLICATION")]
-    pub application: Option<String>,
-    /// Address family: ipv4 or ipv6.
-    #[arg(long, value_name = "FAMILY", value_parser = ["ipv4", "ipv6"])]
-    pub family: Option<String>,
-    /// State: one_way, replied, syn_sent, syn_received, established, half_closed, time_wait, closed, reset.
-    #[arg(long, value_name = "STATE")]
-    pub state: Option<String>,
-    /// The node that owns it: name or number.
-    #[arg(long, value_name = "NODE")]
-    pub owner: Option<String>,
-    /// Only on this node: name or number.
-    #[arg(long, value_name = "NODE")]
-    pub node: Option<String>,
-    /// At least so much: since its first packet: seconds, or such as 30s, 5m, 2h.
-    #[arg(long, value_name = "DURATION")]
-    pub min_duration: Option<String>,
-    /// At most so much: since its first packet: seconds, or such as 30s, 5m, 2h.
-    #[arg(long, value_name = "DURATION")]
-    pub max_duration: Option<String>,
-    /// At least so much: until it ages out; `never` is longer than any.
-    #[arg(long, value_name = "DURATION")]
-    pub min_remaining: Option<String>,
-    /// At most so much: until it ages out; `never` is longer than any.
-    #[arg(long, value_name = "DURATION")]
-    pub max_remaining: Option<String>,
-    /// At least so much: packets of both directions.
-    #[arg(long, value_name = "COUNT")]
-    pub min_packets: Option<String>,
-    /// At most so much: packets of both directions.
-    #[arg(long, value_name = "COUNT")]
-    pub max_packets: Option<String>,
-    /// At least so much: bytes of both directions: 1500, 10kB (1000), 5MiB (1024).
-    #[arg(long, value_name = "BYTES")]
-    pub min_bytes: Option<String>,
-    /// At most so much: bytes of both directions: 1500, 10kB (1000), 5MiB (1024).
-    #[arg(long, value_name = "BYTES")]
-    pub max_bytes: Option<String>,
-    /// Tunnel sessions. Refused: this version makes none.
-    #[arg(long)]
-    pub tunnel: bool,
-    /// Sessions that a helper opened. Refused: this version makes none.
-    #[arg(long)]
-    pub resource_manager: bool,
-}
-
-impl FilterArgs {
-    /// As a query.
-    pub fn query(self) -> SessionQuery {
-        // Destructured in full, so that no flag can be read and then forgotten.
-        let FilterArgs {
-            id,
-            protocol,
-            source_prefix,
-            destination_prefix,
-            source_port,
-            destination_port,
-            interface,
-            zone,
-            policy,
-            application,
-            family,
-            state,
-            owner,
-            node,
-            min_duration,
-            max_duration,
-            min_remaining,
-            max_remaining,
-            min_packets,
-            max_packets,
-            min_bytes,
-            max_bytes,
-            tunnel,
-            resource_manager,
-        } = self;
-        SessionQuery {
-            id,
-            protocol,
-            source_prefix,
-            destination_prefix,
-            source_port,
-            destination_port,
-            interface,
-            zone,
-            policy,
-            application,
-            family,
-            state,
-            owner,
-            node,
-            min_duration,
-            max_duration,
-            min_remaining,
-            max_remaining,
-            min_packets,
-            max_packets,
-            min_bytes,
-            max_bytes,
-            tunnel,
-            resource_manager,
-            limit: None,
-            sort: None,
-        }
-    }
 }
 
 /// `policy`.

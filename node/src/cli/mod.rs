@@ -8,7 +8,7 @@ mod session;
 mod status;
 mod watch;
 
-pub use args::{Cli, FilterArgs, ImportVendor, Output, PolicyVerb, PortVerb, SessionVerb, Verb};
+pub use args::{Cli, ImportVendor, Output, PolicyVerb, PortVerb, SessionVerb, Verb};
 
 use crate::api::{SessionQuery, Version};
 use crate::client::Client;
@@ -74,14 +74,12 @@ async fn ask(verb: Verb, client: Client, output: Output, yes: bool) -> Result<Ex
         Verb::Drops { nonzero } => status::drops(&client, output, nonzero).await,
         Verb::Session(verb) => match *verb {
             SessionVerb::List { filter, limit, sort } => {
-                session::list(&client, output, SessionQuery { limit, sort, ..filter.query() }).await
+                session::list(&client, output, SessionQuery { limit, sort, ..filter }).await
             }
-            SessionVerb::Watch { filter } => watch::watch(&client, output, filter.query()).await,
+            SessionVerb::Watch { filter } => watch::watch(&client, output, filter).await,
             SessionVerb::Show { id } => session::show(&client, output, &id).await,
-            SessionVerb::Summary { filter } => session::summary(&client, output, filter.query()).await,
-            SessionVerb::Clear { filter, all } => {
-                session::clear(&client, output, filter.query(), all, yes).await
-            }
+            SessionVerb::Summary { filter } => session::summary(&client, output, filter).await,
+            SessionVerb::Clear { filter, all } => session::clear(&client, output, filter, all, yes).await,
         },
         Verb::Policy(PolicyVerb::Show { effective }) => policy::show(&client, output, effective).await,
         Verb::Policy(PolicyVerb::Diff { file }) => policy::diff(&client, output, &file).await,

@@ -242,6 +242,20 @@ fn a_session_that_a_new_policy_denies_forwards_nothing_and_is_gone() {
 }
 
 #[test]
+fn live_sessions_are_judged_again_also_by_another_policy_of_the_same_number() {
+    // Red when sessions remember the revision's number: a node that joins a cluster may get the number
+    // that its own policy had.
+    let mut lab = Lab::new(POLICY, 1000);
+    lab.verdict(OUT, udp(true, 4000, 53, 1));
+    lab.revision -= 1;
+    lab.policy(
+        &POLICY
+            .replace("protocol = \"tcp\"\ndestination_port = 9", "protocol = \"udp\"\ndestination_port = 53"),
+    );
+    assert_eq!(dropped(lab.verdict(IN, udp(false, 4000, 53, 1))), DropReason::PolicyRevoked);
+}
+
+#[test]
 fn f7_a_changed_timeout_applies_to_live_sessions_from_their_next_packet() {
     // Red when the sweep applies it before a packet, or no packet ever does.
     let mut lab = Lab::new(POLICY, 1000);

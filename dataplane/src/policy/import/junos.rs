@@ -5,12 +5,14 @@ use super::junos_objects::{Applications, Books};
 use super::junos_rules::Policies;
 use super::{Line, Sheet, number};
 use std::collections::BTreeSet;
+use std::ops::Bound;
 
 /// Why a setting that exists on the other side has no counterpart yet.
 const NO_TUNNELS: &str = "there are no tunnels here yet";
 const NO_AGEING: &str = "aggressive ageing is not built yet";
 const NO_HELPERS: &str = "there are no application helpers (ALG) here yet";
 const INACTIVE: &str = "inactive in the source (`deactivate`)";
+const DEACTIVATES_NOTHING: &str = "no `set` line begins with what it deactivates";
 const OTHER: &str = "only security flow, zones, address books, policies and applications are read";
 
 /// Everything of the source that rules refer to.
@@ -52,6 +54,10 @@ pub(super) fn read(text: &str, sheet: &mut Sheet) -> Draft {
             continue;
         }
         match line.words.as_slice() {
+            ["deactivate", rest @ ..] if !inactive.names_a_line(rest) => {
+                source.policies.doubt(&line, DEACTIVATES_NOTHING);
+                sheet.not_taken(&line, DEACTIVATES_NOTHING);
+            }
             ["deactivate", rest @ ..] if !is_policy(rest) => sheet.taken(),
             ["set", "security", "flow", rest @ ..] => {
                 let rest = rest.to_vec();
@@ -84,19 +90,35 @@ pub(super) fn read(text: &str, sheet: &mut Sheet) -> Draft {
 }
 
 /// What `deactivate` lines name, whichever line they come after: to the vendor it is as if it were not there.
-struct Inactive<'t>(BTreeSet<Vec<&'t str>>);
+struct Inactive<'t> {
+    /// Without whole policies: such a one keeps its place, as a rule that is not enabled.
+    named: BTreeSet<Vec<&'t str>>,
+    /// All `set` lines, if anything is deactivated.
+    set: BTreeSet<Vec<&'t str>>,
+}
 
 impl<'t> Inactive<'t> {
     fn read(text: &'t str) -> Self {
-        let named = Line::all(text).filter(|line| line.words[0] == "deactivate");
-        // A whole policy keeps its place, as a rule that is not enabled.
-        Inactive(named.map(|line| line.words[1..].to_vec()).filter(|words| !is_policy(words)).collect())
+        let after = |verb: &'static str| {
+            let lines = Line::all(text).filter(move |line| line.words[0] == verb && line.words.len() > 1);
+            lines.map(|line| line.words[1..].to_vec())
+        };
+        let named: BTreeSet<_> = after("deactivate").collect();
+        let set = if named.is_empty() { BTreeSet::new() } else { after("set").collect() };
+        Inactive { named: named.into_iter().filter(|words| !is_policy(words)).collect(), set }
     }
 
     fn holds(&self, words: &[&'t str]) -> bool {
-        !self.0.is_empty()
+        !self.named.is_empty()
             && words.first() == Some(&"set")
-            && (1..=words.len()).any(|end| self.0.contains(&words[1..end]))
+            && (2..=words.len()).any(|end| self.named.contains(&words[1..end]))
+    }
+
+    /// Whether there is a `set` line that begins with these words: the least one that is not below them would.
+    fn names_a_line(&self, words: &[&'t str]) -> bool {
+        let from = (Bound::Included(words), Bound::Unbounded);
+        !words.is_empty()
+            && self.set.range::<[&str], _>(from).next().is_some_and(|set| set.starts_with(words))
     }
 }
 

@@ -5,6 +5,11 @@ use super::junos::Source;
 use super::{Line, Sheet};
 use std::collections::BTreeMap;
 
+/// The zone that stands for the firewall itself.
+const HOST: &str = "junos-host";
+const OF_THE_HOST: &str = "it is about traffic of the firewall itself";
+const NO_SUCH: &str = "no such setting of policies here";
+
 /// From zone, to zone, name; global policies have no zones.
 type Key<'t> = (Option<(&'t str, &'t str)>, &'t str);
 
@@ -29,47 +34,55 @@ struct Policy<'t> {
 pub(super) struct Policies<'t> {
     policies: BTreeMap<Key<'t>, Policy<'t>>,
     order: Vec<Key<'t>>,
+    /// Policies of which a line elsewhere says something that is not understood.
+    doubtful: BTreeMap<Key<'t>, (u32, String)>,
     permit_all: Option<Line<'t>>,
 }
 
 impl<'t> Policies<'t> {
+    /// Takes a `set` line in, or the `deactivate` of a whole policy.
     pub(super) fn line(source: &mut Source<'t>, line: Line<'t>, sheet: &mut Sheet) {
         let words = line.words.clone();
-        let deactivate = words[0] == "deactivate";
-        let (key, rest): (Key<'t>, &[&'t str]) = match &words[3..] {
-            ["from-zone", "junos-host", ..] | ["from-zone", _, "to-zone", "junos-host", ..] => {
-                return sheet.not_taken(&line, "it is about traffic of the firewall itself");
+        let (key, rest) = match &words[3..] {
+            ["from-zone", HOST, ..] | ["from-zone", _, "to-zone", HOST, ..] => {
+                return sheet.not_taken(&line, OF_THE_HOST);
             }
-            ["from-zone", from, "to-zone", to, "policy", name, rest @ ..] => {
-                source.zone(from);
-                source.zone(to);
-                ((Some((*from, *to)), *name), rest)
-            }
-            ["global", "policy", name, rest @ ..] => ((None, *name), rest),
+            ["from-zone" | "global", ..] => match policy_of(&words[3..]) {
+                Some(found) => found,
+                None => return sheet.not_taken(&line, NO_SUCH),
+            },
             ["default-policy", "permit-all"] => {
                 source.policies.permit_all = Some(line);
                 return;
             }
             ["default-policy", "deny-all"] => return sheet.taken(),
-            _ => return sheet.not_taken(&line, "no such setting of policies here"),
+            _ => return sheet.not_taken(&line, NO_SUCH),
         };
+        for zone in key.0.iter().flat_map(|(from, to)| [from, to]) {
+            source.zone(zone);
+        }
         let all = &mut source.policies;
         if !all.policies.contains_key(&key) {
             all.order.push(key);
         }
         let policy = all.policies.entry(key).or_default();
-        let result = if deactivate {
-            policy.inactive = true;
-            Ok(())
-        } else {
-            policy.set(rest)
-        };
-        if let Err(reason) = result {
+        // A `set` line may also end with the policy's name, and then it says nothing more.
+        policy.inactive |= words[0] == "deactivate";
+        if let Err(reason) = policy.set(rest) {
             policy.wrong.get_or_insert((line.number, reason));
         }
         policy.lines.push(line);
         let zones = policy.from.iter().chain(&policy.to).copied().collect::<Vec<_>>();
         zones.into_iter().for_each(|z| source.zone(z));
+    }
+
+    /// Remembers that `line` says something about a policy that is not understood.
+    pub(super) fn doubt(&mut self, line: &Line<'t>, reason: &str) {
+        if let [_, "security", "policies", rest @ ..] = line.words.as_slice()
+            && let Some((key, _)) = policy_of(rest)
+        {
+            self.doubtful.entry(key).or_insert_with(|| (line.number, reason.to_owned()));
+        }
     }
 
     /// Writes the rules in their order, global ones last, as the vendor tries them.
@@ -79,7 +92,8 @@ impl<'t> Policies<'t> {
         let order = std::mem::take(&mut self.order);
         let (zoned, global): (Vec<_>, Vec<_>) = order.into_iter().partition(|(zones, _)| zones.is_some());
         for key in zoned.into_iter().chain(global) {
-            let Some(policy) = self.policies.remove(&key) else { continue };
+            let Some(mut policy) = self.policies.remove(&key) else { continue };
+            policy.wrong = policy.wrong.or_else(|| self.doubtful.remove(&key));
             let rules = policy.resolve(key, source, draft, &mut sets);
             match rules {
                 Ok(rules) => {
@@ -125,6 +139,9 @@ impl<'t> Policy<'t> {
             ["match", "source-address", values @ ..] => self.source.extend(listed(values)),
             ["match", "destination-address", values @ ..] => self.destination.extend(listed(values)),
             ["match", "application", values @ ..] => self.application.extend(listed(values)),
+            ["match", "from-zone" | "to-zone", values @ ..] if listed(values).contains(&HOST) => {
+                return Err(OF_THE_HOST.into());
+            }
             ["match", "from-zone", values @ ..] => self.from.extend(listed(values)),
             ["match", "to-zone", values @ ..] => self.to.extend(listed(values)),
             ["match", "source-identity" | "dynamic-application" | "url-category", "any" | "none"] => {}
@@ -204,6 +221,17 @@ impl<'t> Policy<'t> {
             };
             sheet.not_taken(line, why);
         }
+    }
+}
+
+/// The policy that the words after `security policies` name, and what they say of it.
+fn policy_of<'w, 't>(words: &'w [&'t str]) -> Option<(Key<'t>, &'w [&'t str])> {
+    match words {
+        ["from-zone", from, "to-zone", to, "policy", name, rest @ ..] => {
+            Some(((Some((from, to)), name), rest))
+        }
+        ["global", "policy", name, rest @ ..] => Some(((None, name), rest)),
+        _ => None,
     }
 }
 

@@ -138,6 +138,52 @@ set security policies from-zone x to-zone junos-host policy q match source-addre
     assert!(file.zones.iter().all(|zone| &*zone.name != "junos-host"));
 }
 
+/// Red when a policy for the firewall itself becomes a rule for transit, or is passed over without a word.
+#[test]
+fn policies_for_the_firewall_itself_are_listed() {
+    let text = "\
+set security policies from-zone x to-zone junos-host policy p match source-address any
+set security policies from-zone junos-host to-zone x policy p then permit
+deactivate security policies from-zone x to-zone junos-host policy p
+set security policies global policy g match source-address any
+set security policies global policy g match destination-address any
+set security policies global policy g match application any
+set security policies global policy g match to-zone [ y junos-host ]
+set security policies global policy g then permit";
+    let imported = import(Vendor::Junos, text);
+    assert_eq!(lines(&imported), [1, 2, 3, 4, 5, 6, 7, 8], "{:#?}", imported.not_taken);
+    let own = [0, 1, 2, 6].map(|i| &*imported.not_taken[i].reason);
+    assert_eq!(own, ["it is about traffic of the firewall itself"; 4]);
+    let file = checked(&imported);
+    assert!(file.rules.is_empty() && file.zones.iter().all(|zone| !zone.name.contains("host")));
+}
+
+/// Red when a `deactivate` that finds nothing is counted as taken, makes a rule of its own, takes everything with
+/// it, or leaves a policy as it is of which it was to take something away.
+#[test]
+fn a_deactivate_that_finds_nothing_is_listed() {
+    let text = "\
+set security flow tcp-session no-syn-check
+deactivate
+deactivate security flow tcp-session rst-invalidate-session
+deactivate security policies from-zone x to-zone y policy gone
+deactivate security policies from-zone x to-zone y policy p match source-address a
+set security address-book global address a 10.0.0.1/32
+set security address-book global address b 10.0.0.2/32
+set security policies from-zone x to-zone y policy p match source-address [ a b ]
+set security policies from-zone x to-zone y policy p match destination-address any
+set security policies from-zone x to-zone y policy p match application any
+set security policies from-zone x to-zone y policy p then permit
+deactivate security flow tcp-session no-syn";
+    let imported = import(Vendor::Junos, text);
+    assert_eq!(lines(&imported), [2, 3, 4, 5, 8, 9, 10, 11, 12], "{:#?}", imported.not_taken);
+    assert_eq!(imported.lines_taken, 3);
+    assert!(imported.not_taken[0].reason.contains("no `set` line"), "{:#?}", imported.not_taken);
+    assert!(imported.not_taken[4].reason.contains("line 5, no `set` line"), "{:#?}", imported.not_taken);
+    let file = checked(&imported);
+    assert!(!file.tcp.syn_check && file.rules.is_empty());
+}
+
 /// Red when a renamed object is renamed in one place only, or without a note.
 #[test]
 fn names_that_the_file_cannot_hold_are_changed_everywhere_and_noted() {
