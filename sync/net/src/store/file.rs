@@ -28,13 +28,24 @@ pub enum OpenError {
     #[error("{}: another process has this store open: stop the daemon that uses this directory", .0.display())]
     Locked(PathBuf),
     /// What is in it.
-    #[error("{}: {error}", .path.display())]
+    #[error("{}: {error}: {}", .path.display(), remedy(.error))]
     Store {
         /// Which.
         path: PathBuf,
         /// Why.
         error: StoreError,
     },
+}
+
+/// What an operator does about a store that failed.
+pub fn remedy(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::Full(_) => "free space there, then restart the daemon",
+        StoreError::Io(_) => "check the disk, then restart the daemon",
+        StoreError::Corrupt(_) => {
+            "remove this node (`tidegate cluster remove` on another), move its directory away, and join again with a new token"
+        }
+    }
 }
 
 impl RaftStore {

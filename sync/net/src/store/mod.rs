@@ -19,7 +19,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use file::{FileStorage, OpenError};
+pub use file::{FileStorage, OpenError, remedy};
 
 use below::{Below, Mark};
 use log::{Change, Log};

@@ -51,8 +51,9 @@ pub(super) fn unseal(place: Place, key: u64, sealed: &[u8]) -> Result<&[u8], Sto
 
 /// Longest state record, in bytes: a few numbers and the ids of the members.
 pub(super) const STATE_LIMIT: usize = 64 << 10;
-/// Length of a piece of a snapshot, in bytes.
-pub(super) const PIECE: usize = 256 << 10;
+/// Length of a piece of a snapshot, in bytes: with what is around it, it just fits into one of redb's pages, whose
+/// lengths are powers of two.
+pub(super) const PIECE: usize = 60 << 10;
 
 /// Everything but entries and the snapshot's bytes; written whole in each transaction, so that a store
 /// in which a part went missing contradicts itself.

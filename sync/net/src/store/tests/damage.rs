@@ -77,8 +77,8 @@ fn flip(image: &[u8], bit: usize) -> (String, Vec<u8>) {
 
 #[test]
 fn every_bit_of_the_headers() {
-    // Red without our header's checksum; without the mark (redb goes back a transaction when a commit
-    // slot is damaged); without redb's check on opening.
+    // Red without our header's checksum, and without the mark: redb goes back a transaction when a commit
+    // slot is damaged.
     let (images, model) = images();
     for image in images {
         let ours = (0..40).chain(508..548).chain(1_020..1_060);
@@ -91,8 +91,8 @@ fn every_bit_of_the_headers() {
 
 #[test]
 fn bits_all_over_the_file() {
-    // Red without redb's check on opening: it would hand out changed bytes; and without our checksums
-    // once that is off too.
+    // Red without the mark, and without both redb's check on opening and our checksums: either suffices
+    // for a single bit, redb reads changed bytes as they are.
     const FLIPS: usize = 3_000;
     let (images, model) = images();
     for (image, seed) in images.into_iter().zip([11, 12]) {
@@ -143,7 +143,8 @@ fn every_kind_of_truncation() {
             let length = lengths[number];
             (format!("cut to {length}"), image[..length].to_vec())
         });
-        assert!(tally.refused > 1_000, "{tally:?}");
+        // What is cut off may have been empty.
+        assert!(tally.refused > 500 && tally.unharmed < 10, "{tally:?}");
     }
 }
 

@@ -44,6 +44,7 @@ fn what_is_no_store_is_refused_by_name() {
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         let error = RaftStore::open_file(&path).unwrap_err().to_string();
         assert!(error.contains("raft.redb") && error.contains("damaged"), "{error}");
+        assert!(error.contains("cluster remove") && error.contains("new token"), "{error}");
     }
 }
 
