@@ -5,7 +5,7 @@ use super::*;
 
 /// What happens to a write that was not synced.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+pub(super) enum Fate {
     Lost,
     Done,
     /// Each by its own luck.
@@ -17,7 +17,7 @@ enum Fate {
 }
 
 /// What is left of `synced` and of operations that were not.
-fn after_crash(synced: &[u8], ops: &[Op], fate: Fate, random: &mut Random) -> Vec<u8> {
+pub(super) fn after_crash(synced: &[u8], ops: &[Op], fate: Fate, random: &mut Random) -> Vec<u8> {
     let mut image = synced.to_vec();
     for op in ops {
         let luck = random.below(2) == 0;
@@ -42,7 +42,7 @@ fn after_crash(synced: &[u8], ops: &[Op], fate: Fate, random: &mut Random) -> Ve
 }
 
 /// Whether `seen` is `model` but for a commit index that need not have been synced.
-fn same(seen: &View, model: &View, synced_commit: u64) -> bool {
+pub(super) fn same(seen: &View, model: &View, synced_commit: u64) -> bool {
     let mut model = model.clone();
     let commit = seen.hard.commit;
     if (synced_commit..=model.hard.commit).contains(&commit) {

@@ -6,6 +6,7 @@ mod damage;
 mod disk;
 mod faults;
 mod files;
+mod lives;
 mod replica;
 
 use super::RaftStore;
