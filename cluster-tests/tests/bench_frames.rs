@@ -42,7 +42,7 @@ fn every_frame_arrives_and_is_counted_by_its_flow() {
     let _pass = Pass::attach(&lab.node(), "outside").unwrap();
     let sink = Sink::attach(&lab.server(), "eth0", &FLOWS).unwrap();
     generate(&lab, 10_000);
-    common::eventually("all frames arrive", Duration::from_secs(5), || {
+    common::eventually("all frames arrive", common::PATIENCE, || {
         (sink.frames().unwrap() == 10_000).then_some(())
     });
     for (flow, frames) in sink.samples().unwrap() {
@@ -56,7 +56,7 @@ fn the_frames_are_valid_udp() {
     let lab = kernel_lab("valid", |_| ());
     let _pass = Pass::attach(&lab.node(), "outside").unwrap();
     let socket = lab.server().run(|| UdpSocket::bind((FLOWS.server, FLOWS.server_port))).unwrap().unwrap();
-    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    socket.set_read_timeout(Some(common::PATIENCE)).unwrap();
     // Each takes a whole page of the socket's buffer.
     generate(&lab, 20);
     let mut datagram = [0; 64];

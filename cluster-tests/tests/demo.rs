@@ -5,9 +5,11 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+/// The demo as `make demo` runs it.
 fn demo() -> Command {
-    let daemon = tidegate_lab::sys::find_binary("tidegate", "TIDEGATE_BIN").unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate-lab"));
+    let find = |name, env| tidegate_lab::sys::find_binary(name, env).unwrap();
+    let daemon = find("tidegate", "TIDEGATE_BIN");
+    let mut command = Command::new(find("tidegate-lab", "TIDEGATE_LAB_BIN"));
     command.arg("demo").env("TIDEGATE_BIN", daemon).stdout(Stdio::piped());
     command
 }
@@ -22,16 +24,17 @@ fn left_behind(pid: u32) -> Vec<std::path::PathBuf> {
     paths.into_iter().filter(|path: &std::path::PathBuf| path.exists()).collect()
 }
 
-/// Red when any of the demo's own checks fails, when it takes a minute, or when it leaves something behind.
+/// Red when any of the demo's own checks fails, when it takes far longer than its minute (half of that where nothing
+/// else runs; the rest is for machines that are busy), or when it leaves something behind.
 #[test]
-fn the_demo_passes_within_a_minute_and_leaves_nothing() {
+fn the_demo_passes_and_leaves_nothing() {
     let start = common::now();
     let demo = demo().spawn().unwrap();
     let pid = demo.id();
     let output = demo.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
-    assert!(start.elapsed() < Duration::from_secs(60), "{said}");
+    assert!(start.elapsed() < Duration::from_secs(180), "{said}");
     for claim in ["256 MiB over HTTP", "iperf3, server to client", "port 9 is denied", "left at its timeout"]
     {
         assert!(said.contains(claim), "{claim} is missing: {said}");
@@ -44,7 +47,7 @@ fn the_demo_passes_within_a_minute_and_leaves_nothing() {
 fn an_interrupted_demo_leaves_nothing() {
     let mut demo = demo().spawn().unwrap();
     let pid = demo.id();
-    common::eventually("the demo is under way", Duration::from_secs(20), || {
+    common::eventually("the demo is under way", common::PATIENCE, || {
         (left_behind(pid).len() == 5).then_some(())
     });
     common::pause(Duration::from_millis(1500));

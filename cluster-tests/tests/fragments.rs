@@ -7,8 +7,8 @@ use std::time::Duration;
 use tidegate_lab::sys::run_in;
 use tidegate_lab::traffic::UdpEcho;
 
-use common::fragments::{PATIENCE, asking, echoed, sum};
-use common::{TestLab, eventually, lab};
+use common::fragments::{asking, echoed, sum};
+use common::{PATIENCE, TestLab, eventually, lab};
 
 /// Red when later fragments are dropped, or do not find the worker of their flow: with two workers half of all
 /// datagrams would get lost; also when a fragment makes a session of its own.
@@ -63,7 +63,7 @@ fn large_pings_pass() {
     for (family, address) in [("-4", &lab.plan().server.ipv4), ("-6", &lab.plan().server.ipv6)] {
         // The small ones find the neighbours: what waits for one is bounded below a datagram of this size.
         for size in ["10", "60000"] {
-            let arguments = [family, "-n", "-c", "5", "-i", "0.2", "-W", "5", "-s", size, address.as_str()];
+            let arguments = [family, "-n", "-c", "5", "-i", "0.2", "-W", "20", "-s", size, address.as_str()];
             let output = run_in(Some(&lab.client()), "ping", &arguments).unwrap();
             assert!(output.stdout.contains("5 received"), "{}{}", output.stdout, output.stderr);
         }
@@ -91,8 +91,14 @@ fn fragments_are_cut_again_for_a_smaller_mtu() {
     let server = lab.server_v4(7);
     let _echo = UdpEcho::start(&lab.server(), server).unwrap();
     let socket = asking(&lab, server, 4_000);
-    for length in [10, 1_400, 9_000, 40_000] {
-        echoed(&socket, length).unwrap();
+    echoed(&socket, 10).unwrap();
+    // The workers hear of the MTU a moment after the node has it.
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    eventually("the workers have the new MTU", PATIENCE, || echoed(&socket, 1_400).ok());
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    for length in [9_000, 40_000] {
+        // What was asked twice may be answered twice.
+        eventually("the answer", PATIENCE, || echoed(&socket, length).ok());
     }
     assert!(sum(&lab, "tidegate_fragmented_packets_total", &[]) > 30);
 }
@@ -105,7 +111,7 @@ fn the_sender_of_ipv6_fragments_learns_the_mtu() {
     let _echo = UdpEcho::start(&lab.server(), server).unwrap();
     let socket = asking(&lab, server, 4_000);
     socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    eventually("the neighbours are known", Duration::from_secs(10), || echoed(&socket, 10).ok());
-    eventually("smaller fragments come", Duration::from_secs(10), || echoed(&socket, 20_000).ok());
+    eventually("the neighbours are known", PATIENCE, || echoed(&socket, 10).ok());
+    eventually("smaller fragments come", PATIENCE, || echoed(&socket, 20_000).ok());
     assert!(lab.drops("too_big").unwrap() > 10, "nothing was too big: the test did not test");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_lab::sys::{Netns, run_in};
 use tidegate_lab::traffic::{TcpEcho, connect, exchange};
 
-use common::{TestLab, eventually, lab};
+use common::{PATIENCE, TestLab, eventually, lab};
 
 fn ping(netns: &Netns, arguments: &str) -> String {
     let arguments: Vec<_> = arguments.split_whitespace().collect();
@@ -22,13 +22,13 @@ fn ping(netns: &Netns, arguments: &str) -> String {
 fn time_exceeded_names_the_node_as_the_first_hop() {
     let lab = lab("ttl", |_| ());
     let plan = lab.plan();
-    let v4 = ping(&lab.client(), &format!("-n -c 1 -t 1 -W 2 {}", plan.server.ipv4));
+    let v4 = ping(&lab.client(), &format!("-n -c 1 -t 1 -W 20 {}", plan.server.ipv4));
     let from = format!("From {}", plan.gateways.outside.ipv4);
     assert!(v4.contains(&from) && v4.contains("Time to live exceeded"), "{v4}");
-    let v6 = ping(&lab.client(), &format!("-6 -n -c 1 -t 1 -W 2 {}", plan.server.ipv6));
+    let v6 = ping(&lab.client(), &format!("-6 -n -c 1 -t 1 -W 20 {}", plan.server.ipv6));
     let from = format!("From {}", plan.gateways.outside.ipv6);
     assert!(v6.contains(&from) && v6.contains("Hop limit"), "{v6}");
-    let through = ping(&lab.client(), &format!("-n -c 1 -t 2 -W 2 {}", plan.server.ipv4));
+    let through = ping(&lab.client(), &format!("-n -c 1 -t 2 -W 20 {}", plan.server.ipv4));
     assert!(through.contains("ttl=63"), "one hop takes one: {through}");
 }
 
@@ -42,7 +42,7 @@ fn narrow(test: &str) -> TestLab {
     let (v4, v6) = (&plan.gateways.inside.ipv4, &plan.gateways.inside.ipv6);
     lab.server().ip(&format!("route replace default via {v4} dev eth0 metric 100 advmss 1460")).unwrap();
     lab.server().ip(&format!("-6 route replace default via {v6} dev eth0 metric 100 advmss 1440")).unwrap();
-    eventually("the node has the new MTU", Duration::from_secs(5), || {
+    eventually("the node has the new MTU", PATIENCE, || {
         let ports = lab.json(&["port", "list"]).unwrap();
         ports["ports"].as_array().unwrap().iter().any(|port| port["mtu"] == 1400).then_some(())
     });
@@ -54,10 +54,18 @@ fn narrow(test: &str) -> TestLab {
 fn too_big_tells_the_mtu_of_the_next_link() {
     let lab = narrow("big");
     let plan = lab.plan();
-    let v4 = ping(&lab.client(), &format!("-n -c 1 -W 2 -M do -s 1450 {}", plan.server.ipv4));
-    assert!(v4.contains(&plan.gateways.outside.ipv4) && v4.contains("mtu = 1400"), "{v4}");
-    let v6 = ping(&lab.client(), &format!("-6 -n -c 1 -W 2 -M do -s 1440 {}", plan.server.ipv6));
-    assert!(v6.contains(&plan.gateways.outside.ipv6) && v6.contains("mtu=1400"), "{v6}");
+    let (outside, server) = (&plan.gateways.outside, &plan.server);
+    for (family, size, from, to, says) in [
+        ("-4", 1450, &outside.ipv4, &server.ipv4, "mtu = 1400"),
+        ("-6", 1440, &outside.ipv6, &server.ipv6, "mtu=1400"),
+    ] {
+        // The workers hear of the MTU a moment after the node has it: until then nobody answers.
+        let said = eventually("an answer", PATIENCE, || {
+            let said = ping(&lab.client(), &format!("{family} -n -c 1 -W 3 -M do -s {size} {to}"));
+            said.contains("From").then_some(said)
+        });
+        assert!(said.contains(from) && said.contains(says), "{said}");
+    }
 }
 
 /// Red when the answer does not reach the sending TCP: it sends the same large segment until it gives up.
@@ -66,8 +74,8 @@ fn tcp_finds_the_path_mtu() {
     let lab = narrow("pmtu");
     for address in [lab.server_v4(7000), lab.server_v6(7000)] {
         let _echo = TcpEcho::start(&lab.server(), address).unwrap();
-        let mut stream = connect(&lab.client(), address, Duration::from_secs(5)).unwrap();
-        exchange(&mut stream, &[0x42; 30_000], Duration::from_secs(10)).unwrap();
+        let mut stream = connect(&lab.client(), address, PATIENCE).unwrap();
+        exchange(&mut stream, &[0x42; 30_000], PATIENCE).unwrap();
     }
     assert!(lab.drops("too_big").unwrap() >= 2, "nothing was too big: the test did not test");
 }
@@ -79,13 +87,16 @@ fn datagrams_that_may_be_fragmented_are() {
     let lab = narrow("frag");
     let server = lab.server_v4(7);
     let receiver = lab.server().run(|| UdpSocket::bind(server)).unwrap().unwrap();
-    receiver.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     // Without path MTU discovery the kernel sends without the don't-fragment bit.
     lab.client().set_sysctl("net/ipv4/ip_no_pmtu_disc", "1").unwrap();
     let datagram: Vec<u8> = (0..1450u16).map(|number| number as u8).collect();
-    let sent = lab.client().run(|| UdpSocket::bind("0.0.0.0:4000")?.send_to(&datagram, server));
-    sent.unwrap().unwrap();
+    let sender = lab.client().run(|| UdpSocket::bind("0.0.0.0:4000")).unwrap().unwrap();
     let mut buffer = [0; 2000];
-    let length = receiver.recv(&mut buffer).expect("the datagram arrives");
+    // The workers hear of the MTU a moment after the node has it: until then it is lost.
+    let length = eventually("the datagram arrives", PATIENCE, || {
+        sender.send_to(&datagram, server).unwrap();
+        receiver.recv(&mut buffer).ok()
+    });
     assert_eq!(&buffer[..length], datagram);
 }

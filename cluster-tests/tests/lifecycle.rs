@@ -8,7 +8,7 @@ use std::time::Duration;
 use tidegate_lab::sys::{Stop, find_binary, run_in};
 use tidegate_lab::traffic::{TcpEcho, connect};
 
-use common::lab;
+use common::{PATIENCE, lab};
 
 /// Red when SIGTERM is not heard (the daemon has to be killed), the exit code is not 0, or the control socket is
 /// left for the next one to stumble over.
@@ -18,7 +18,7 @@ fn sigterm_ends_the_daemon_in_order_and_it_starts_again() {
     let address = lab.server_v4(7000);
     let _echo = TcpEcho::start(&lab.server(), address).unwrap();
     for _ in 0..2 {
-        assert!(connect(&lab.client(), address, Duration::from_secs(5)).is_ok());
+        assert!(connect(&lab.client(), address, PATIENCE).is_ok());
         assert_eq!(lab.daemon().unwrap().terminate().unwrap(), Some(0), "exit code after SIGTERM");
         assert!(!lab.plan().nodes[0].control.exists(), "the control socket is left behind");
         let status = lab.tidegate(&["status"]).unwrap();
@@ -29,7 +29,7 @@ fn sigterm_ends_the_daemon_in_order_and_it_starts_again() {
         );
         lab.restart(&Stop::default()).unwrap();
     }
-    assert!(connect(&lab.client(), address, Duration::from_secs(5)).is_ok());
+    assert!(connect(&lab.client(), address, PATIENCE).is_ok());
 }
 
 /// Red when a broken configuration is taken, or refused without saying where it is broken.

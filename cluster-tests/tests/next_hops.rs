@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate_lab::sys::Netns;
 use tidegate_lab::traffic::{Numbered, TcpEcho, connect, exchange};
 
-use common::{TestLab, eventually, lab};
+use common::{PATIENCE, TestLab, eventually, lab};
 
 const EVERY: Duration = Duration::from_millis(2);
 
@@ -17,14 +17,14 @@ fn flows(lab: &TestLab) -> [Numbered; 2] {
         Numbered::start(&lab.client(), &lab.server(), lab.server_v6(4000), EVERY).unwrap(),
     ];
     for flow in &flows {
-        assert!(flow.wait_arrival(Duration::from_secs(5)).is_some(), "nothing arrives at the start");
+        assert!(flow.wait_arrival(PATIENCE).is_some(), "nothing arrives at the start");
     }
     flows
 }
 
-fn follows(flows: &[Numbered], patience: Duration, what: &str) {
+fn follows(flows: &[Numbered], what: &str) {
     for (flow, family) in flows.iter().zip(["IPv4", "IPv6"]) {
-        assert!(flow.wait_arrival(patience).is_some(), "{family}: {what} was not followed");
+        assert!(flow.wait_arrival(PATIENCE).is_some(), "{family}: {what} was not followed");
     }
 }
 
@@ -38,7 +38,7 @@ fn a_neighbour_that_announces_its_new_mac_is_followed() {
     let flows = flows(&lab);
     for number in 1..=5 {
         server.ip(&format!("link set eth0 address 02:00:00:00:81:0{number}")).unwrap();
-        follows(&flows, Duration::from_secs(10), &format!("MAC change {number}"));
+        follows(&flows, &format!("MAC change {number}"));
     }
 }
 
@@ -53,7 +53,7 @@ fn a_neighbour_that_changes_its_mac_in_silence_is_found_again() {
     }
     let flows = flows(&lab);
     lab.server().ip("link set eth0 address 02:00:00:00:81:99").unwrap();
-    follows(&flows, Duration::from_secs(40), "a silent MAC change");
+    follows(&flows, "a silent MAC change");
 }
 
 /// Red when a session keeps the egress port that it was set up with: after the route moved, packets still leave
@@ -73,10 +73,9 @@ fn a_route_that_changes_under_a_flow_is_followed() {
     let v4 = "10.81.9.9:7000".parse().unwrap();
     let v6 = "[fd81:9::9]:7000".parse().unwrap();
     let _echoes = [TcpEcho::start(&server, v4).unwrap(), TcpEcho::start(&server, v6).unwrap()];
-    let patience = Duration::from_secs(5);
     // The node hears of a route a moment after the kernel has it.
     let mut streams = [v4, v6].map(|address| {
-        eventually("a connection", patience, || connect(&lab.client(), address, patience).ok())
+        eventually("a connection", PATIENCE, || connect(&lab.client(), address, PATIENCE).ok())
     });
     for (turn, (subnet, port, ifname)) in
         [(2, "inside", "eth0"), (3, "inside2", "eth1"), (2, "inside", "eth0"), (3, "inside2", "eth1")]
@@ -85,10 +84,10 @@ fn a_route_that_changes_under_a_flow_is_followed() {
     {
         routes(subnet, port);
         for stream in &mut streams {
-            eventually(&format!("turn {turn}: traffic on {ifname}"), patience, || {
+            eventually(&format!("turn {turn}: traffic on {ifname}"), PATIENCE, || {
                 let before = received(&server, ifname);
                 for _ in 0..20 {
-                    exchange(stream, b"which way", patience).unwrap();
+                    exchange(stream, b"which way", PATIENCE).unwrap();
                 }
                 (received(&server, ifname) >= before + 20).then_some(())
             });

@@ -9,9 +9,8 @@ use std::time::Duration;
 use tidegate_lab::lab::DEFAULT_POLICY;
 use tidegate_lab::traffic::{TcpEcho, UdpEcho, connect, exchange, udp_flows};
 
-use common::{TestLab, eventually, ip, lab};
+use common::{EACH_TRY, PATIENCE, TRIES, TestLab, eventually, ip, lab, now};
 
-const PATIENCE: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_millis(700);
 
 /// Red when a denied flow passes, when deny is not silent, or when its packets are not counted.
@@ -25,13 +24,16 @@ fn j1_denied_flows_fail_in_silence_and_are_counted() {
         assert_eq!(error.kind(), ErrorKind::TimedOut, "deny is silent: {error}");
         assert!(udp_flows(&lab.client(), address, 20_000..20_010, 2, SHORT).unwrap().is_empty());
     }
-    assert!(lab.drops("policy_deny").unwrap() >= 2 * (1 + 20));
+    let counted = |reason, least| {
+        eventually(reason, PATIENCE, || (lab.drops(reason).unwrap() >= least).then_some(()));
+    };
+    counted("policy_deny", 2 * (1 + 20));
     // Nothing new from server to client, while replies go on.
     let client = SocketAddr::new(ip(&lab.plan().client.ipv4), 7000);
     let _tcp = TcpEcho::start(&lab.client(), client).unwrap();
     let error = connect(&lab.server(), client, SHORT).expect_err("nothing new from server to client");
     assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-    assert!(lab.drops("policy_default").unwrap() >= 1);
+    counted("policy_default", 1);
 }
 
 /// Red when reject is as silent as deny: the client waits instead of being told.
@@ -41,10 +43,8 @@ fn j1_rejected_flows_are_told() {
         spec.policy = Some(DEFAULT_POLICY.replace("\"deny\"", "\"reject\""));
     });
     for address in [lab.server_v4(9), lab.server_v6(9)] {
-        let start = common::now();
         let error = connect(&lab.client(), address, PATIENCE).expect_err("port 9 is rejected");
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
-        assert!(start.elapsed() < PATIENCE);
         let told = lab.client().run(|| {
             let socket = UdpSocket::bind(if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
             socket.connect(address)?;
@@ -110,7 +110,7 @@ fn j10_j11_sessions_are_listed_shown_and_cleared() {
     let lab = lab("sessions", |_| ());
     let udp = lab.server_v6(5300);
     let _echo = UdpEcho::start(&lab.server(), udp).unwrap();
-    assert_eq!(udp_flows(&lab.client(), udp, [4000, 4001], 3, SHORT).unwrap().len(), 2);
+    assert_eq!(udp_flows(&lab.client(), udp, [4000, 4001], 3, PATIENCE).unwrap().len(), 2);
     let tcp = lab.server_v4(7000);
     let _tcp = TcpEcho::start(&lab.server(), tcp).unwrap();
     let mut stream = connect(&lab.client(), tcp, PATIENCE).unwrap();
@@ -134,10 +134,10 @@ fn j10_j11_sessions_are_listed_shown_and_cleared() {
     let cleared = lab.json(&["--yes", "session", "clear", "--protocol", "tcp"]).unwrap();
     assert_eq!(cleared["cleared"], 1, "{cleared}");
     assert!(exchange(&mut stream, b"into the void", SHORT).is_err(), "a cleared TCP session goes on");
-    assert!(lab.drops("tcp_no_session").unwrap() > 0);
+    eventually("it is counted", PATIENCE, || (lab.drops("tcp_no_session").unwrap() > 0).then_some(()));
     lab.json(&["--yes", "session", "clear", "--id", &id]).unwrap();
     assert_eq!(lab.sessions(&["--protocol", "udp"]).unwrap().len(), 1);
-    assert_eq!(udp_flows(&lab.client(), udp, [4000], 3, SHORT).unwrap().len(), 1);
+    assert_eq!(udp_flows(&lab.client(), udp, [4000], TRIES, EACH_TRY).unwrap().len(), 1);
     let again = lab.sessions(&["--protocol", "udp", "--source-port", "4000"]).unwrap();
     assert_ne!(again[0]["id"], id.as_str(), "an id came back");
 }
@@ -146,21 +146,28 @@ fn j10_j11_sessions_are_listed_shown_and_cleared() {
 /// goes while in use).
 #[test]
 fn j2_a_session_leaves_at_its_timeout_and_not_while_in_use() {
-    let lab = lab("timeout", |spec| spec.policy = Some(format!("{DEFAULT_POLICY}\n[timeouts]\nudp = 2\n")));
+    let lab = lab("timeout", |spec| spec.policy = Some(format!("{DEFAULT_POLICY}\n[timeouts]\nudp = 3\n")));
     let server = lab.server_v4(7);
     let _echo = UdpEcho::start(&lab.server(), server).unwrap();
     let id = |lab: &TestLab| {
         lab.sessions(&["--protocol", "udp"]).unwrap().first().map(|found| found["id"].clone())
     };
-    let mut first = None;
-    for _ in 0..8 {
-        assert_eq!(udp_flows(&lab.client(), server, [4000], 3, SHORT).unwrap().len(), 1);
-        let now = id(&lab);
-        assert!(now.is_some() && (first.is_none() || now == first), "the session went while in use");
-        first = now;
+    let (mut first, mut start, mut sent) = (None, now(), now());
+    // Used for longer than the timeout, without a pause as long as it.
+    while start.elapsed() < Duration::from_secs(4) {
+        let before = std::mem::replace(&mut sent, now());
+        assert_eq!(udp_flows(&lab.client(), server, [4000], TRIES, EACH_TRY).unwrap().len(), 1);
+        if before.elapsed() > Duration::from_millis(2500) {
+            // The machine stood still: that proves nothing, again.
+            (first, start) = (None, sent);
+        }
+        let used = id(&lab);
+        if sent.elapsed() < Duration::from_millis(2500) {
+            assert!(used.is_some() && (first.is_none() || used == first), "the session went while in use");
+            first = used;
+        }
         common::pause(Duration::from_millis(500));
     }
-    let idle = common::now();
-    eventually("the session leaves", Duration::from_secs(6), || id(&lab).is_none().then_some(()));
-    assert!(idle.elapsed() > Duration::from_secs(1), "it left before its timeout");
+    eventually("the session leaves", PATIENCE, || id(&lab).is_none().then_some(()));
+    assert!(sent.elapsed() > Duration::from_millis(2900), "it left before its timeout");
 }

@@ -2,11 +2,9 @@
 
 mod common;
 
-use std::time::Duration;
-
 use tidegate_lab::traffic::{TcpEcho, UdpEcho, connect, exchange, udp_flows};
 
-use common::{TestLab, eventually, lab};
+use common::{EACH_TRY, PATIENCE, TRIES, TestLab, eventually, lab};
 
 /// Red when a packet is handled by whichever worker received it (no hand-overs; replies that arrive on another
 /// queue find no session and get lost), or when a handed-over frame does not return to its pool.
@@ -17,26 +15,24 @@ fn packets_are_handed_over_both_ways_and_no_frame_is_lost() {
     let before = handovers(&lab);
     for server in [lab.server_v4(7), lab.server_v6(7)] {
         let _udp = UdpEcho::start(&lab.server(), server).unwrap();
-        let answered =
-            udp_flows(&lab.client(), server, 20_000..20_500, 3, Duration::from_millis(500)).unwrap();
+        let answered = udp_flows(&lab.client(), server, 20_000..20_500, TRIES, EACH_TRY).unwrap();
         assert_eq!(answered.len(), 500, "{server}");
         let _tcp = TcpEcho::start(&lab.server(), server).unwrap();
-        let patience = Duration::from_secs(5);
         for _ in 0..20 {
-            let mut stream = connect(&lab.client(), server, patience).unwrap();
-            exchange(&mut stream, &[0x42; 20_000], patience).unwrap();
+            let mut stream = connect(&lab.client(), server, PATIENCE).unwrap();
+            exchange(&mut stream, &[0x42; 20_000], PATIENCE).unwrap();
         }
     }
-    let after = handovers(&lab);
-    for worker in 0..2 {
-        assert!(after[worker] > before[worker] + 100, "worker {worker} handed over {before:?} to {after:?}");
-    }
+    eventually("both workers have handed over a hundred and more", PATIENCE, || {
+        let after = handovers(&lab);
+        (0..2).all(|worker| after[worker] > before[worker] + 100).then_some(())
+    });
     let sessions = lab.sessions(&[]).unwrap();
     for worker in 0..2 {
         let owned = sessions.iter().filter(|session| session["worker"] == worker).count();
         assert!(owned > sessions.len() / 4, "worker {worker} owns {owned} of {} sessions", sessions.len());
     }
-    eventually("all frames are accounted for", Duration::from_secs(5), || {
+    eventually("all frames are accounted for", PATIENCE, || {
         (sum(&lab, "tidegate_frames", &[]) == frames).then_some(())
     });
 }

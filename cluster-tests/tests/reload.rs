@@ -11,15 +11,14 @@ use tidegate_dataplane::policy::{check, compile};
 use tidegate_lab::policies::{self, Shape};
 use tidegate_lab::traffic::{Numbered, TcpEcho, connect, exchange};
 
-use common::{eventually, lab, pause};
+use common::{PATIENCE, eventually, lab, pause};
 
 const RULES: u32 = 10_000;
 const PREFIXES: u32 = 20_000;
 /// An even number: then the first policy is in force at the end.
 const RELOADS: usize = 50;
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two datagrams of a flow.
-const INTERVAL: Duration = Duration::from_millis(5);
+const INTERVAL: Duration = Duration::from_millis(10);
 
 /// Permitted by both policies.
 const BOTH: u16 = 7_100;

@@ -6,16 +6,13 @@ mod common;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 use tidegate_lab::lab::DEFAULT_POLICY;
 use tidegate_lab::traffic::{TcpEcho, UdpEcho, connect, exchange, udp_flows};
 
 use common::raw::{QUIET, SOON, raw_pair_without_sessions, v4};
-use common::{TestLab, eventually, lab};
-
-const PATIENCE: Duration = Duration::from_secs(5);
+use common::{EACH_TRY, PATIENCE, TRIES, TestLab, eventually, lab};
 
 /// An application of the policy's own for UDP port 7777, and rules that let a predefined one and it in by name.
 const APPLICATIONS: &str = r#"
@@ -127,15 +124,15 @@ fn open(lab: &TestLab) -> std::net::TcpStream {
 fn refill(lab: &TestLab, flows: &mut Flows) {
     for (source, destination) in UDP_PORTS {
         assert_eq!(
-            udp_flows(&lab.client(), lab.server_v4(destination), [source], 5, PATIENCE).unwrap().len(),
+            udp_flows(&lab.client(), lab.server_v4(destination), [source], TRIES, EACH_TRY).unwrap().len(),
             1
         );
     }
-    assert_eq!(udp_flows(&lab.client(), lab.server_v6(7), [4010], 5, PATIENCE).unwrap().len(), 1);
-    if exchange(&mut flows.stream, b"still there?", Duration::from_millis(300)).is_err() {
+    assert_eq!(udp_flows(&lab.client(), lab.server_v6(7), [4010], TRIES, EACH_TRY).unwrap().len(), 1);
+    if lab.sessions(&["--protocol", "tcp"]).unwrap().is_empty() {
         flows.stream = open(lab);
-        exchange(&mut flows.stream, b"again", PATIENCE).unwrap();
     }
+    exchange(&mut flows.stream, b"still there?", PATIENCE).unwrap();
 }
 
 /// Protocol and source port of every UDP session, and `tcp` for the connection.

@@ -3,15 +3,11 @@
 
 mod common;
 
-use std::time::Duration;
-
 use tidegate_lab::lab::DEFAULT_POLICY;
 use tidegate_lab::traffic::{TcpEcho, connect, exchange};
 
 use common::raw::{RawPair, SOON, Segment, raw_pair_without_sessions, v4};
-use common::{TestLab, eventually, lab};
-
-const PATIENCE: Duration = Duration::from_secs(5);
+use common::{PATIENCE, TestLab, eventually, lab};
 
 fn lab_with(name: &str, more: &str) -> TestLab {
     lab(name, |spec| spec.policy = Some(format!("{DEFAULT_POLICY}\n{more}")))
@@ -79,20 +75,20 @@ fn entry(id: u16, protocol: u8, ports: Option<(u16, u16)>, timeout: u32) -> Stri
 /// nonsense is taken.
 #[test]
 fn f2_a_port_entry_sets_the_timeout_of_its_ports() {
-    let lab = lab_with("f2", &(entry(7, 17, Some((7000, 7001)), 2) + &entry(8, 6, None, 900)));
+    let lab = lab_with("f2", &(entry(7, 17, Some((7000, 7001)), 6) + &entry(8, 6, None, 900)));
     let pair = raw_pair_without_sessions(&lab);
     for (port, want) in [
         (6999, set(60.0, "protocol")),
         (7002, set(60.0, "protocol")),
-        (7000, set(2.0, "session_ttl.port 7")),
-        (7001, set(2.0, "session_ttl.port 7")),
+        (7000, set(6.0, "session_ttl.port 7")),
+        (7001, set(6.0, "session_ttl.port 7")),
     ] {
         udp(&pair, 4000, port);
         assert_eq!(ttl(&lab, "udp", port), want, "{port}");
     }
     let _open = established(&lab, 8080);
     assert_eq!(ttl(&lab, "tcp", 8080), set(900.0, "session_ttl.port 8"));
-    eventually("the short ones leave", Duration::from_secs(10), || {
+    eventually("the short ones leave", PATIENCE, || {
         (lab.sessions(&["--protocol", "udp"]).unwrap().len() == 2).then_some(())
     });
     for wrong in [

@@ -18,6 +18,9 @@ const READY_S_MAX: u64 = 60;
 /// How long a daemon may take to end in order before it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long an answer over HTTP may take: on a machine that is busy with other things, seconds.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A daemon that this process started.
 #[derive(Debug)]
 pub struct Daemon {
@@ -150,8 +153,8 @@ pub fn http_get(netns: &Netns, path: &str) -> Result<(u16, String), LabError> {
     let fail = |source| LabError::system(format!("GET http://{METRICS_LISTEN}{path}"), source);
     let text = netns.run(|| -> std::io::Result<String> {
         let address: SocketAddr = METRICS_LISTEN.parse().map_err(std::io::Error::other)?;
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER_PATIENCE)?;
+        stream.set_read_timeout(Some(ANSWER_PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

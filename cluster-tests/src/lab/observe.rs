@@ -1,12 +1,16 @@
 //! What a member says about itself: its command line's JSON, and its metrics.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{Lab, Member, http_get};
 use crate::LabError;
 use crate::sys::{Netns, Output};
+
+/// How long a node gives one answer to all who scrape it, and a little more.
+const SHARED_FOR: Duration = Duration::from_millis(110);
 
 /// The samples of one scrape.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,8 +81,10 @@ impl Member<'_> {
         found.ok_or_else(|| LabError::Check(format!("no reason {reason} in `tidegate drops`")))
     }
 
-    /// Its metrics.
+    /// Its metrics, none of them older than this call. Scrapes within a tenth of a second share one answer, so that
+    /// time passes first.
     pub fn metrics(&self) -> Result<Metrics, LabError> {
+        std::thread::sleep(SHARED_FOR);
         Metrics::scrape(&self.netns())
     }
 }

@@ -63,8 +63,11 @@ impl Numbered {
                     let number = counter.fetch_add(1, Ordering::SeqCst);
                     // While a link is down there is no route; the next one may get through.
                     let _ = socket.send_to(&number.to_be_bytes(), destination);
-                    due += interval;
-                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    // A sender that stood still goes on at its pace: a burst of what it missed would overflow
+                    // what is meant to hold a flow's packets for a moment.
+                    let now = Instant::now();
+                    due = (due + interval).max(now);
+                    std::thread::sleep(due - now);
                 }
             },
         )?;

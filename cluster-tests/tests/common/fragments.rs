@@ -1,14 +1,12 @@
 //! Large datagrams from real stacks, and fragments that only a test would send.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
 
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader};
 
-use super::TestLab;
 use super::raw::{QUIET, RawEnd, SOON};
+use super::{PATIENCE, TestLab};
 
-pub const PATIENCE: Duration = Duration::from_secs(5);
 pub const ETHERNET: usize = 14;
 
 /// A socket of the lab's client, from that port to an echo.

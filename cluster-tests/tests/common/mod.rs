@@ -15,6 +15,15 @@ use std::time::{Duration, Instant};
 use tidegate_lab::lab::{Forwarder, Lab, LabSpec};
 use tidegate_lab::sys::Stop;
 
+/// How long a test waits for what should come: it only ends a hang. A machine that is busy with other things may
+/// leave a process standing for seconds.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a test sends a datagram that gets no answer, and how long it waits for one each time: what waits for
+/// neighbours is bounded, and the rest is lost.
+pub const TRIES: u32 = 30;
+pub const EACH_TRY: Duration = Duration::from_secs(2);
+
 /// A lab that ends with the test.
 pub struct TestLab {
     lab: Lab,
@@ -74,6 +83,14 @@ impl Drop for TestLab {
                 && let Ok(drops) = member.tidegate(&["drops", "--nonzero"])
             {
                 eprintln!("--- drops:\n{}{}---", drops.stdout, drops.stderr);
+            }
+            // What was lost below the engine: on the way to a ring, or out of one.
+            if let Ok(ports) = self.lab.tidegate(&["port", "list", "-o", "json"]) {
+                eprintln!("--- ports:\n{}{}---", ports.stdout, ports.stderr);
+            }
+            for end in [self.lab.node(), self.lab.client(), self.lab.server()] {
+                let devices = end.proc_net("dev").unwrap_or_default();
+                eprintln!("--- devices of {}:\n{devices}---", end.name());
             }
         }
     }

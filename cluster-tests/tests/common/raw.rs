@@ -8,10 +8,10 @@ use etherparse::{NetSlice, PacketBuilder, SlicedPacket, TcpOptionElement, Transp
 use tidegate_lab::sys::Netns;
 use tidegate_lab::traffic::Wire;
 
-use super::{TestLab, now};
+use super::{PATIENCE, TestLab, now};
 
 /// How long a test waits for a packet that should come.
-pub const SOON: Duration = Duration::from_secs(5);
+pub const SOON: Duration = PATIENCE;
 /// How long a test waits for a packet that should not come: a later one must follow to show that the way is open.
 pub const QUIET: Duration = Duration::from_millis(300);
 
@@ -109,7 +109,8 @@ pub fn raw_pair_without_sessions(lab: &TestLab) -> RawPair {
 }
 
 impl RawPair {
-    /// The node learns of the new neighbours by itself, a moment later.
+    /// The node learns of the new neighbours by itself, a moment later. Returns when all that was sent for this has
+    /// arrived or is lost: what came later would make a session again that a test has cleared.
     fn wait_until_open(&self) {
         let start = now();
         for (from, to) in
@@ -120,8 +121,10 @@ impl RawPair {
                 if self.server.udp_arrival(4999, Duration::from_millis(200)).is_some() {
                     break;
                 }
-                assert!(start.elapsed() < 6 * SOON, "the way to {to} does not open");
+                assert!(start.elapsed() < SOON, "the way to {to} does not open");
             }
+            self.client.udp((*from, 4999), (to, 4999), b"open");
+            while self.server.udp_arrival(4999, SOON).expect("the way stays open") != b"open" {}
         }
     }
 }

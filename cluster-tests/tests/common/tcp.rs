@@ -108,14 +108,15 @@ impl<'a> Talk<'a> {
         (s["state"].as_str().unwrap().to_owned(), s["timeout_s"].as_f64().unwrap())
     }
 
-    /// Seconds until it ends.
-    pub fn remaining_s(&self) -> f64 {
-        self.session().expect("a session")["remaining_s"].as_f64().unwrap()
+    /// Seconds from its first packet to its end, if no other comes: the same whenever it is asked.
+    pub fn ends_at_s(&self) -> f64 {
+        let s = self.session().expect("a session");
+        s["age_s"].as_f64().unwrap() + s["remaining_s"].as_f64().unwrap()
     }
 
     /// Waits until it is gone.
     pub fn is_gone(&self) {
-        eventually("the session goes", Duration::from_secs(30), || self.session().is_none().then_some(()));
+        eventually("the session goes", SOON, || self.session().is_none().then_some(()));
     }
 }
 

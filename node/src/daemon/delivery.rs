@@ -146,7 +146,7 @@ mod tests {
         let workers = Workers::new(Arc::new(Twin::start(3, 1000, &[2])));
         let mut tasks = JoinSet::new();
         let delivery = Delivery::start(&workers, None, mirror.updates(), &mut tasks);
-        assert_eq!(delivery.policy(policy(7), Duration::from_millis(500)).await, [2]);
+        assert_eq!(delivery.policy(policy(7), Duration::from_secs(3)).await, [2]);
         for worker in [0, 1] {
             let revision = workers.call(worker, |e, _| e.policy().map(|p| p.revision())).await;
             assert_eq!(revision, Ok(Some(7)));

@@ -120,7 +120,7 @@ mod tests {
         let workers = Workers::new(Arc::new(Twin::start(3, 1000, &[1])));
         let calls = (0..3).map(|w| {
             let workers = workers.clone();
-            async move { workers.call_within(Duration::from_millis(200), w, |e, _| e.config().shard).await }
+            async move { workers.call(w, |e, _| e.config().shard).await }
         });
         let answers = futures::future::join_all(calls).await;
         assert_eq!(answers, [Ok(0), Err(NoAnswer(1)), Ok(2)]);

@@ -65,7 +65,7 @@ pub fn spawn_within<R: Send + 'static>(
 
 /// Waits until `condition` holds; panics when it does not within a generous time.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "never came true: {what}");
         std::thread::sleep(Duration::from_millis(5));
