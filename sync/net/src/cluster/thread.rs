@@ -9,7 +9,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Instant;
 use tidegate_sync::cluster::{ClusterState, Command, NodeId, Proposal, RequestId};
-use tidegate_sync::raft::{Output, ProposeError, RaftRole, RaftStatus, ReadId, Replica, Store, StoreError};
+use tidegate_sync::raft::{
+    Output, ProposeError, RaftRole, RaftStatus, ReadId, Replica, StepError, Store, StoreError,
+};
 use tokio::sync::oneshot;
 
 /// Inputs that wait for the thread.
@@ -40,6 +42,8 @@ pub(crate) struct RaftThread<S: Store> {
     input: Receiver<Input>,
     reads: BTreeMap<ReadId, oneshot::Sender<Arc<ClusterState>>>,
     next_read: u64,
+    /// Set by a message that shows that the store is not what it was.
+    lost: Option<StoreError>,
     /// What the cluster itself proposed last, and when.
     tidied: Option<(RequestId, Instant)>,
     next_tick: Instant,
@@ -57,7 +61,8 @@ impl<S: Store + Send + 'static> RaftThread<S> {
     ) -> std::io::Result<std::thread::JoinHandle<()>> {
         let next_tick = Instant::now() + shared.options.tick;
         let (reads, tidied) = (BTreeMap::new(), None);
-        let thread = RaftThread { replica, shared, input, reads, next_read: 0, tidied, next_tick };
+        let thread =
+            RaftThread { replica, shared, input, reads, next_read: 0, lost: None, tidied, next_tick };
         std::thread::Builder::new().name("tidegate-raft".to_owned()).spawn(move || thread.run())
     }
 
@@ -68,7 +73,8 @@ impl<S: Store + Send + 'static> RaftThread<S> {
                 break;
             }
             self.tick();
-            if let Err(error) = self.drive() {
+            let driven = self.lost.take().map_or_else(|| self.drive(), Err);
+            if let Err(error) = driven {
                 self.failed(&error);
                 break;
             }
@@ -100,6 +106,12 @@ impl<S: Store + Send + 'static> RaftThread<S> {
             Input::Step { from, message } => {
                 if let Err(error) = self.replica.step(&message, from) {
                     count(&self.shared.counting.messages_refused);
+                    if let StepError::Lost { counted, last } = error {
+                        // It may have voted, and acknowledged what is gone: it must not do so again.
+                        self.lost = Some(StoreError::Corrupt(format!(
+                            "it ends at entry {last}, but had acknowledged entries up to {counted} (says the leader, node {from}): an older copy of it was put in place"
+                        )));
+                    }
                     if let Some(held) = self.shared.may_log(&format!("step from {from}")) {
                         tracing::warn!("a Raft message of node {from} was refused: {error}{held}");
                     }
@@ -240,13 +252,7 @@ impl<S: Store + Send + 'static> RaftThread<S> {
 
     /// Nothing that depended on the failed write has left. Forwarding goes on; deciding does not.
     fn failed(&mut self, error: &StoreError) {
-        let remedy = match error {
-            StoreError::Full(_) => "free space there, then restart the daemon",
-            StoreError::Io(_) => "check the disk, then restart the daemon",
-            StoreError::Corrupt(_) => {
-                "remove this node from the cluster, move its directory away, and join again with a new token"
-            }
-        };
+        let remedy = crate::store::remedy(error);
         let message = format!(
             "{error}; this node forwards on under the last agreed policy but takes no part in decisions: {remedy}"
         );
