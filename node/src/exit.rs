@@ -12,7 +12,7 @@ pub enum Exit {
     Error,
     /// The command line, a configuration or a policy file is wrong.
     Usage,
-    /// No daemon answers at the control socket.
+    /// No daemon answers at the control socket, or the cluster has no quorum.
     Unreachable,
     /// A safety gate refused: the verb needs a confirmation that was not given.
     Refused,

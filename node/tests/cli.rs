@@ -1,4 +1,6 @@
 //! The command line from outside: exit codes, what goes to stdout and what to stderr.
+// A test of processes waits for them by a clock.
+#![allow(clippy::disallowed_methods)]
 
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -54,6 +56,29 @@ fn exit_codes_are_the_documented_ones() {
         (&["--control", none, "session", "clear"], 2),
         (&["--control", none, "session", "clear", "--all"], 4),
         (&["--control", none, "session", "clear", "--all", "--yes"], 3),
+        (&["policy", "apply", "/nonexistent/policy.toml"], 2),
+        (&["policy", "apply", "p.toml", "--confirm-within", "soon"], 2),
+        (&["policy", "rollback", "newest"], 2),
+        (&["--control", none, "policy", "history"], 3),
+        (&["--control", none, "policy", "confirm"], 3),
+        (&["--control", none, "policy", "rollback", "3"], 3),
+        (&["--control", none, "policy", "show", "3"], 3),
+        (&["--control", none, "policy", "diff", "3", "4"], 3),
+        (&["cluster", "init", "--name", "edge"], 2),
+        (&["--control", none, "cluster", "init", "--name", "edge", "--address", "10.0.0.1", "10.0.0.2"], 3),
+        (&["--control", none, "cluster", "join", "tidegate-join-1-x", "--address", "10.0.0.1"], 3),
+        (&["cluster", "token", "create", "--ttl", "soon"], 2),
+        (&["cluster", "token", "create", "--role", "king"], 2),
+        (&["--control", none, "cluster", "token", "list"], 3),
+        (&["--control", none, "cluster", "members"], 3),
+        (&["--control", none, "cluster", "rotate"], 3),
+        // What is for good is asked for first, and --force does not answer.
+        (&["--control", none, "cluster", "remove", "fw-2"], 4),
+        (&["--control", none, "cluster", "remove", "fw-2", "--yes"], 3),
+        (&["--control", none, "cluster", "recover"], 2),
+        (&["--control", none, "cluster", "recover", "--force"], 4),
+        (&["--control", none, "cluster", "recover", "--force", "--yes"], 3),
+        (&["cluster", "reissue", "--config", "/nonexistent/node.toml"], 2),
     ] {
         let output = tidegate(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
@@ -152,9 +177,18 @@ fn a_reader_that_goes_away_is_no_error() {
 fn help_names_every_verb() {
     // A verb that is not in the help does not exist for an operator.
     let help = text(&tidegate(&["--help"]).stdout);
-    for verb in
-        ["run", "status", "port", "session", "policy", "drops", "completions", "version", "Exit codes"]
-    {
+    for verb in [
+        "run",
+        "status",
+        "port",
+        "session",
+        "policy",
+        "cluster",
+        "drops",
+        "completions",
+        "version",
+        "Exit codes",
+    ] {
         assert!(help.contains(verb), "{verb} is not in the help");
     }
 }
@@ -183,4 +217,60 @@ fn an_import_prints_a_policy_and_lists_what_it_did_not_take() {
     assert_eq!(wrong.status.code(), Some(2));
     assert!(wrong.stdout.is_empty());
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+/// A process that is ended with the test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_witness_runs_without_privileges_and_says_what_it_lacks() {
+    // Ask for capabilities, start a dataplane, or show an empty list of sessions, and a line here fails.
+    let config = file("witness", "node.toml", "");
+    let dir = config.parent().unwrap().to_owned();
+    let socket = dir.join("control.sock");
+    let (at, cluster) = (socket.display(), dir.join("cluster"));
+    let text_of = format!(
+        "[node]\nname = \"wit\"\nrole = \"witness\"\n[cluster]\ndirectory = \"{}\"\n[control]\nsocket = \"{at}\"\n",
+        cluster.display()
+    );
+    std::fs::write(&config, text_of).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command.args(["run", "--config", config.to_str().unwrap()]).stderr(Stdio::null());
+    let _running = Running(command.spawn().unwrap());
+    let ask = |verb: &[&str]| tidegate(&[&["--control", socket.to_str().unwrap()], verb].concat());
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while ask(&["status"]).status.code() == Some(3) {
+        assert!(std::time::Instant::now() < until, "the witness does not answer");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let status = ask(&["status", "-o", "json"]);
+    assert_eq!(status.status.code(), Some(5));
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&status["role"], &status["cluster"]), (&"witness".into(), &serde_json::Value::Null));
+    assert_eq!(status["degraded"].as_array().unwrap().len(), 1, "{status}");
+    assert!(status["degraded"][0].as_str().unwrap().contains("cluster join"), "{status}");
+    for (verb, code, says) in [
+        (&["session", "list"][..], 1, "no sessions"),
+        (&["cluster", "members"], 1, "cluster join"),
+        (&["cluster", "init", "--name", "edge", "--address", "10.0.0.1"], 1, "cannot found"),
+        (&["cluster", "join", "tidegate-join-1-abc", "--address", "10.0.0.1"], 2, "damaged"),
+        (&["cluster", "join", "hello", "--address", "10.0.0.1"], 2, "not a join token"),
+        (&["policy", "reload"], 2, "names no policy file"),
+    ] {
+        let output = ask(verb);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{verb:?}: {said}");
+        assert!(said.contains(says), "{verb:?}: {said}");
+    }
+    let reissue = tidegate(&["cluster", "reissue", "--config", config.to_str().unwrap()]);
+    assert_eq!(reissue.status.code(), Some(1));
+    assert!(text(&reissue.stderr).contains("in no cluster"), "{}", text(&reissue.stderr));
+    std::fs::remove_dir_all(dir).unwrap();
 }

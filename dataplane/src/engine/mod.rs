@@ -108,7 +108,7 @@ pub struct Engine {
     config: EngineConfig,
     table: Table,
     policy: Option<Arc<Policy>>,
-    /// Policies put in force so far.
+    /// Policies put in force, or taken away, so far.
     policies: u32,
     stamp: PolicyStamp,
     /// Idle time in ms after which a session of a class is expired, by class number.
@@ -187,9 +187,26 @@ impl Engine {
         let cutoff = |t: Option<u64>| t.map_or(u32::MAX, |ms| u32::try_from(ms).unwrap_or(u32::MAX - 1));
         self.cutoffs_ms.extend(policy.classes().iter().map(|c| cutoff(c.timeout_ms)));
         self.rule_hits.resize(policy.rule_ids_end().max(self.rule_hits.len()), 0);
+        self.next_stamp();
+        self.policy.replace(policy)
+    }
+
+    /// Takes the policy away: from the next packet on everything is dropped, live sessions included.
+    ///
+    /// Returns the policy before, as [`Engine::set_policy`] does.
+    pub fn withdraw_policy(&mut self) -> Option<Arc<Policy>> {
+        self.next_stamp();
+        self.policy.take()
+    }
+
+    fn next_stamp(&mut self) {
         self.policies = self.policies.wrapping_add(1);
         self.stamp = PolicyStamp::from(self.policies);
-        self.policy.replace(policy)
+    }
+
+    /// The node's number in its cluster, for the ids of sessions from now on.
+    pub fn set_node_id(&mut self, node_id: u16) {
+        self.config.node_id = node_id;
     }
 
     /// The policy in force.

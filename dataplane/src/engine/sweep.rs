@@ -61,9 +61,12 @@ impl Engine {
         stale.chunks(BATCH_MAX).for_each(|slots| self.judge_again(slots));
     }
 
-    /// Ends those of at most [`BATCH_MAX`] live sessions that the policy denies.
+    /// Ends those of at most [`BATCH_MAX`] live sessions that the policy denies; all when there is none.
     fn judge_again(&mut self, slots: &[SlotId]) {
-        let Some(policy) = self.policy.clone() else { return };
+        let Some(policy) = self.policy.clone() else {
+            slots.iter().for_each(|slot| self.end(*slot, EndReason::Denied));
+            return;
+        };
         let tuples: ArrayVec<Tuple, BATCH_MAX> = slots.iter().map(|slot| self.first_tuple(*slot)).collect();
         let mut places = [Place::default(); BATCH_MAX];
         policy.place(&tuples, &mut places[..tuples.len()]);

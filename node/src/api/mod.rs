@@ -2,11 +2,13 @@
 //!
 //! `-o json` prints these values as they are, so they are the interface for scripts too.
 
+mod cluster;
 mod policy;
 mod session;
 mod status;
 mod watch;
 
+pub use cluster::*;
 pub use policy::*;
 pub use session::*;
 pub use status::*;

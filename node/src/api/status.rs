@@ -9,14 +9,20 @@ pub struct Status {
     pub version: String,
     /// The node's name.
     pub node: String,
-    /// The node's number.
+    /// The node's number: in its cluster, or the configured one.
     pub node_id: u16,
+    /// `node`, or `witness`, which votes and has no dataplane.
+    pub role: String,
     /// Process id of the daemon.
     pub pid: u32,
     /// Seconds since the daemon started.
     pub uptime_s: f64,
     /// Number of the policy in force; null: none is loaded.
     pub policy_revision: Option<u32>,
+    /// SHA-256 of its text, hexadecimal.
+    pub policy_sha256: Option<String>,
+    /// The cluster; null: the node is in none.
+    pub cluster: Option<super::ClusterStatus>,
     /// Ports that carry traffic.
     pub ports_up: u32,
     /// Ports that are configured.

@@ -1,5 +1,7 @@
 //! The command line: verbs, filters, and help that teaches.
 
+use super::args_cluster::ClusterVerb;
+use super::args_policy::PolicyVerb;
 use crate::api::SessionQuery;
 use crate::config::SOCKET_DEFAULT;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -20,10 +22,12 @@ Examples:
   tidegate status                                 is everything as it should be?
   tidegate session list --protocol tcp --destination-port 443
   tidegate policy check policy.toml               every mistake in the file, no daemon needed
+  tidegate policy apply policy.toml               agreed on by the cluster, enforced by every node
+  tidegate cluster members                        who is in the cluster, and how it is with them
   tidegate drops                                  why were packets not forwarded?
 
-Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 no daemon reached,
-4 refused without confirmation, 5 degraded.")]
+Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 no daemon reached or no
+quorum, 4 refused without confirmation, 5 degraded.")]
 pub struct Cli {
     /// Control socket of the daemon.
     #[arg(long, global = true, value_name = "SOCKET", env = "TIDEGATE_CONTROL", default_value = SOCKET_DEFAULT)]
@@ -72,9 +76,12 @@ pub enum Verb {
     /// Sessions: every flow that is let through has one, for both directions.
     #[command(subcommand)]
     Session(Box<SessionVerb>),
-    /// The policy: check a file, show what is in force, read it again.
+    /// The policy: check a file, apply it to the cluster, look at what is in force and what was before.
     #[command(subcommand)]
     Policy(PolicyVerb),
+    /// The cluster: form it, see who is in it, let nodes in and out.
+    #[command(subcommand)]
+    Cluster(ClusterVerb),
     /// Why packets were dropped: every reason with its count.
     #[command(
         after_help = "Examples:\n  tidegate drops\n  tidegate drops --nonzero\n  tidegate drops -o json"
@@ -166,72 +173,6 @@ Examples:
         #[arg(long, conflicts_with = "SessionQuery")]
         all: bool,
     },
-}
-
-/// `policy`.
-#[derive(Subcommand, Debug)]
-pub enum PolicyVerb {
-    /// Check a policy file without a daemon: every error and warning, with file, line and column.
-    ///
-    /// Exit code 0 if it could be put in force (warnings are allowed), 2 if not.
-    #[command(
-        after_help = "Examples:\n  tidegate policy check policy.toml\n  tidegate policy check policy.toml -o json"
-    )]
-    Check {
-        /// The policy file.
-        file: PathBuf,
-    },
-    /// The policy in force: revision, source, rules in order, and how often each matched.
-    Show {
-        /// Also print every flow setting in force and where it comes from.
-        #[arg(long)]
-        effective: bool,
-    },
-    /// Compare a policy file with the policy in force: what a reload of it would change.
-    ///
-    /// Prints a unified diff (`-` is in force, `+` is in the file), nothing when they are the same. A file
-    /// with errors is refused with its findings (exit code 2). Exit code 0 otherwise, whether or not they
-    /// differ; scripts read `changed` of `-o json`.
-    #[command(
-        after_help = "Examples:\n  tidegate policy diff policy.toml\n  tidegate policy diff policy.toml -o json | jq .changed"
-    )]
-    Diff {
-        /// The policy file to compare with.
-        file: PathBuf,
-    },
-    /// Print the policy in force as it was written, comments and all.
-    #[command(after_help = "Example:\n  tidegate policy export > policy.toml")]
-    Export,
-    /// Turn another firewall's configuration into a policy file, without a daemon.
-    ///
-    /// The policy file goes to stdout; every line that was not taken goes to stderr with its number and
-    /// the reason. A rule of which one line is not understood is left out as a whole. Exit code 0 if the
-    /// policy can be put in force, 1 if not, 2 if no line was taken.
-    #[command(after_help = "\
-Examples:
-  tidegate policy import --from junos fw.set > policy.toml      (`show configuration | display set`)
-  tidegate policy import --from fortios ttl.conf > policy.toml  (`config system session-ttl` ... `end`)
-  tidegate policy import --from junos fw.set -o json | jq .not_taken")]
-    Import {
-        /// Whose configuration it is.
-        #[arg(long, value_name = "VENDOR", value_enum)]
-        from: ImportVendor,
-        /// The configuration, as text.
-        file: PathBuf,
-    },
-    /// Read the policy file again, check it, and put it in force on all workers.
-    ///
-    /// A file with errors changes nothing: its findings are printed and the exit code is 2.
-    Reload,
-}
-
-/// `policy import --from`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum ImportVendor {
-    /// Juniper Junos, as lines that begin with `set`.
-    Junos,
-    /// Fortinet FortiOS, the `config system session-ttl` block.
-    Fortios,
 }
 
 #[cfg(test)]

@@ -1,14 +1,22 @@
 //! Verbs: parse, ask the daemon, print. Data goes to stdout, everything else to stderr.
 
+mod apply;
 mod args;
+mod args_cluster;
+mod args_policy;
+mod ask;
+mod cluster;
 mod import;
 mod output;
 mod policy;
+mod reissue;
 mod session;
 mod status;
 mod watch;
 
-pub use args::{Cli, ImportVendor, Output, PolicyVerb, PortVerb, SessionVerb, Verb};
+pub use args::{Cli, Output, PortVerb, SessionVerb, Verb};
+pub use args_cluster::{ClusterVerb, MemberRole, TokenVerb};
+pub use args_policy::{ImportVendor, PolicyVerb};
 
 use crate::api::{SessionQuery, Version};
 use crate::client::Client;
@@ -57,6 +65,7 @@ fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         }
         Verb::Policy(PolicyVerb::Check { file }) => policy::check(&file, output),
         Verb::Policy(PolicyVerb::Import { from, file }) => import::import(from, &file, output),
+        Verb::Cluster(ClusterVerb::Reissue { config }) => reissue::reissue(&config, output),
         verb => {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -81,15 +90,28 @@ async fn ask(verb: Verb, client: Client, output: Output, yes: bool) -> Result<Ex
             SessionVerb::Summary { filter } => session::summary(&client, output, filter).await,
             SessionVerb::Clear { filter, all } => session::clear(&client, output, filter, all, yes).await,
         },
-        Verb::Policy(PolicyVerb::Show { effective }) => policy::show(&client, output, effective).await,
-        Verb::Policy(PolicyVerb::Diff { file }) => policy::diff(&client, output, &file).await,
-        Verb::Policy(PolicyVerb::Export) => policy::export(&client, output).await,
-        Verb::Policy(PolicyVerb::Reload) => policy::reload(&client, output).await,
-        Verb::Run { .. }
-        | Verb::Completions { .. }
-        | Verb::Version
-        | Verb::Policy(PolicyVerb::Check { .. } | PolicyVerb::Import { .. }) => {
+        Verb::Cluster(verb) => cluster::ask(&client, output, yes, verb).await,
+        Verb::Policy(verb) => ask_policy(verb, &client, output).await,
+        Verb::Run { .. } | Verb::Completions { .. } | Verb::Version => {
             unreachable!("handled without a daemon")
         }
+    }
+}
+
+async fn ask_policy(verb: PolicyVerb, client: &Client, output: Output) -> Result<Exit, Failure> {
+    match verb {
+        PolicyVerb::Apply { file, dry_run, confirm_within, base } => {
+            apply::apply(client, output, apply::Apply { file: &file, dry_run, confirm_within, base }).await
+        }
+        PolicyVerb::Confirm { revision } => apply::confirm(client, output, revision).await,
+        PolicyVerb::Rollback { revision, confirm_within, base } => {
+            apply::rollback(client, output, revision, confirm_within, base).await
+        }
+        PolicyVerb::History => apply::history(client, output).await,
+        PolicyVerb::Show { revision, effective } => policy::show(client, output, revision, effective).await,
+        PolicyVerb::Diff { first, second } => policy::diff(client, output, &first, second).await,
+        PolicyVerb::Export { revision } => policy::export(client, output, revision).await,
+        PolicyVerb::Reload => policy::reload(client, output).await,
+        PolicyVerb::Check { .. } | PolicyVerb::Import { .. } => unreachable!("handled without a daemon"),
     }
 }

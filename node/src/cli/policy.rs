@@ -1,9 +1,9 @@
-//! `policy check|show|reload`.
+//! `policy check|show|diff|export|reload`.
 
 use super::Output;
 use super::output::{note_unanswered, or_dash, print, print_facts, print_json, print_table};
 use crate::api::{PolicyCheck, PolicyDiff, PolicyReload, PolicyShow, PolicyText};
-use crate::client::Client;
+use crate::client::{Client, with_query};
 use crate::diagnostic::Severity;
 use crate::exit::{Exit, Failure};
 use std::path::Path;
@@ -27,17 +27,23 @@ pub(super) fn check(file: &Path, output: Output) -> Result<Exit, Failure> {
 }
 
 /// `policy show`.
-pub(super) async fn show(client: &Client, output: Output, effective: bool) -> Result<Exit, Failure> {
-    let path = if effective { "/v1/policy?effective=true" } else { "/v1/policy" };
-    let p: PolicyShow = client.get(path).await?;
+pub(super) async fn show(
+    client: &Client,
+    output: Output,
+    revision: Option<u32>,
+    effective: bool,
+) -> Result<Exit, Failure> {
+    let query = serde_json::json!({ "effective": effective, "revision": revision });
+    let p: PolicyShow = client.get(&with_query("/v1/policy", &query)?).await?;
     if output == Output::Json {
         print_json(&p)?;
         return Ok(note_unanswered(&p.unanswered_workers));
     }
     print_facts(&[
         ("revision", p.revision.to_string()),
+        ("sha-256", p.sha256.clone()),
         ("source", p.source.clone()),
-        ("in force since", p.loaded_at.clone()),
+        ("in force since", p.loaded_at.clone().unwrap_or_else(|| "not in force on this node".to_owned())),
     ])?;
     print("\n")?;
     let wide = output == Output::Wide;
@@ -70,11 +76,14 @@ pub(super) async fn show(client: &Client, output: Output, effective: bool) -> Re
             if wide {
                 row.extend([or_dash(r.session_ttl.as_deref()), yes(r.log), yes(r.enabled)]);
             }
-            row.push(if r.enabled { r.hits.to_string() } else { "disabled".to_owned() });
+            row.push(if r.enabled { or_dash(r.hits) } else { "disabled".to_owned() });
             row
         }),
     )?;
-    print(&format!("default: deny, {} hits\n", p.default_deny_hits))?;
+    print(&match p.default_deny_hits {
+        Some(hits) => format!("default: deny, {hits} hits\n"),
+        None => "default: deny\n".to_owned(),
+    })?;
     if !p.effective.is_empty() {
         print("\n")?;
         print_table(
@@ -106,34 +115,80 @@ fn read(file: &Path) -> Result<(String, String), Failure> {
     }
 }
 
-/// `policy diff FILE`.
-pub(super) async fn diff(client: &Client, output: Output, file: &Path) -> Result<Exit, Failure> {
+/// One side of a difference: what it is called, and its text.
+struct Side {
+    label: String,
+    revision: Option<u32>,
+    file: Option<String>,
+    text: String,
+}
+
+async fn revision(client: &Client, number: Option<u32>) -> Result<Side, Failure> {
+    let query = serde_json::json!({ "revision": number });
+    let p: PolicyText = client.get(&with_query("/v1/policy/text", &query)?).await?;
+    let in_force = if number.is_none() { " in force" } else { "" };
+    Ok(Side {
+        label: format!("revision {}{in_force}", p.revision),
+        revision: Some(p.revision),
+        file: None,
+        text: p.text,
+    })
+}
+
+fn valid_file(file: &Path) -> Result<Side, Failure> {
     let (name, text) = read(file)?;
     let (found, checked) = crate::daemon::policy::check(&name, &text);
     if checked.is_none() {
         let errors = found.iter().filter(|d| d.severity == Severity::Error);
         return Err(Failure::usage(errors.map(|d| d.render(Some(&text))).collect::<String>()));
     }
-    let in_force: PolicyText = client.get("/v1/policy/text").await?;
-    let label = format!("revision {} in force", in_force.revision);
-    let diff = similar::TextDiff::from_lines(in_force.text.as_str(), text.as_str())
+    Ok(Side { label: name.clone(), revision: None, file: Some(name), text })
+}
+
+/// `policy diff FILE|REV [REV]`.
+pub(super) async fn diff(
+    client: &Client,
+    output: Output,
+    first: &str,
+    second: Option<u32>,
+) -> Result<Exit, Failure> {
+    let named = match first.parse() {
+        Ok(number) => revision(client, Some(number)).await?,
+        Err(_) if second.is_some() => {
+            return Err(Failure::usage(format!(
+                "{first} is no revision\n  help: two revisions, or one file, which is compared with the policy in force"
+            )));
+        }
+        Err(_) => valid_file(Path::new(first))?,
+    };
+    let (before, after) = match second {
+        Some(second) => (named, revision(client, Some(second)).await?),
+        None => (revision(client, None).await?, named),
+    };
+    let diff = similar::TextDiff::from_lines(before.text.as_str(), after.text.as_str())
         .unified_diff()
-        .header(&label, &name)
+        .header(&before.label, &after.label)
         .to_string();
-    let changed = in_force.text != text;
     match output {
-        Output::Json => print_json(&PolicyDiff { revision: in_force.revision, file: name, changed, diff })?,
+        Output::Json => print_json(&PolicyDiff {
+            revision: before.revision.unwrap_or_default(),
+            file: after.file,
+            with_revision: after.revision,
+            changed: before.text != after.text,
+            diff,
+        })?,
         _ => print(&diff)?,
     }
     Ok(Exit::Ok)
 }
 
-/// `policy export`.
-pub(super) async fn export(client: &Client, output: Output) -> Result<Exit, Failure> {
-    let in_force: PolicyText = client.get("/v1/policy/text").await?;
+/// `policy export [REV]`.
+pub(super) async fn export(client: &Client, output: Output, revision: Option<u32>) -> Result<Exit, Failure> {
+    let query = serde_json::json!({ "revision": revision });
+    let policy: PolicyText = client.get(&with_query("/v1/policy/text", &query)?).await?;
     match output {
-        Output::Json => print_json(&in_force)?,
-        _ => print(&in_force.text)?,
+        Output::Json => print_json(&policy)?,
+        _ => print(&policy.text)?,
     }
     Ok(Exit::Ok)
 }

@@ -31,11 +31,15 @@ pub(super) async fn status(client: &Client, output: Output) -> Result<Exit, Fail
         f.in_use, f.capacity, f.evicted
     );
     let state = if s.degraded.is_empty() { "ok" } else { "degraded" };
+    let role = if s.role == "node" { String::new() } else { format!(", {}", s.role) };
     let mut facts = vec![
         ("state", state.to_owned()),
-        ("node", format!("{} (id {})", s.node, s.node_id)),
+        ("node", format!("{} (id {}{role})", s.node, s.node_id)),
         ("version", s.version.clone()),
         ("up", format!("{} (pid {})", duration(Some(s.uptime_s)), s.pid)),
+    ];
+    facts.extend(s.cluster.iter().flat_map(super::cluster::facts));
+    let dataplane = [
         ("policy", policy),
         ("ports", format!("{} of {} up", s.ports_up, s.ports_configured)),
         ("workers", format!("{} of {} alive", s.workers_alive, s.workers_started)),
@@ -50,7 +54,11 @@ pub(super) async fn status(client: &Client, output: Output) -> Result<Exit, Fail
             ),
         ),
     ];
-    if output == Output::Wide {
+    let forwards = s.role == "node";
+    if forwards {
+        facts.extend(dataplane);
+    }
+    if forwards && output == Output::Wide {
         facts.push(("settings repaired", s.walls.settings_repaired.to_string()));
         facts.push(("route resyncs", s.routes.resyncs.to_string()));
     }

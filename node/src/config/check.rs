@@ -3,7 +3,7 @@
 use super::raw;
 use super::{
     CAPACITY_DEFAULT, CAPACITY_RANGE, Config, FRAGMENT_DATAGRAMS_RANGE, FRAGMENT_TIMEOUT_MS_RANGE,
-    FRAMES_PER_PORT, FRAMES_RANGE, FRAMES_TOTAL_MAX, FramesConfig, PartialChecksums, PortConfig,
+    FRAMES_PER_PORT, FRAMES_RANGE, FRAMES_TOTAL_MAX, FramesConfig, PartialChecksums, PortConfig, Role,
     SOCKET_DEFAULT, Select, WORKERS_MAX, WorkersConfig,
 };
 use crate::diagnostic::{Diagnostic, nearest};
@@ -37,26 +37,39 @@ pub(super) fn check(
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Config> {
     let mut c = Checker { file, text, read_whole, findings };
-    let raw::File { policy, node, port, workers, table, frames, fragments, control, metrics, log } = raw;
+    let raw::File { policy, node, cluster, port, workers, table, frames, fragments, control, metrics, log } =
+        raw;
     let node = node.unwrap_or_default();
     let name = match node.name {
         Some(_) => c.name(node.name, "node.name", 0..0),
         None => Some(host_name()),
     };
     let node_id = c.number(node.id, "node.id", 1..=u16::MAX).unwrap_or(1);
-    let ports = c.ports(port);
-    let workers = c.workers(workers.unwrap_or_default());
-    let capacity = c.number(table.unwrap_or_default().capacity, "table.capacity", CAPACITY_RANGE);
-    let frames = c.frames(frames.unwrap_or_default(), ports.len(), workers.count);
-    let fragments = c.fragments(fragments.unwrap_or_default());
+    let role = c.role(node.role);
+    if role == Role::Witness {
+        let sections = [span(&workers), span(&table), span(&frames), span(&fragments)];
+        c.witness(&port, sections, policy.as_ref().map(Spanned::span));
+    }
+    let may_lack_policy = role == Role::Witness || cluster.is_some();
+    let cluster = c.cluster(cluster.unwrap_or_default());
+    let ports = if role == Role::Witness { Vec::new() } else { c.ports(port) };
+    let workers = c.workers(inner(workers));
+    let capacity = c.number(inner(table).capacity, "table.capacity", CAPACITY_RANGE);
+    let frames = c.frames(inner(frames), ports.len(), workers.count);
+    let fragments = c.fragments(inner(fragments));
     let control_socket = c.socket(control.unwrap_or_default().socket);
     let metrics_listen = metrics.and_then(|m| c.listen(m.listen));
     let log = c.log(log.unwrap_or_default());
-    let policy = c.policy(policy, path);
+    let policy = match policy {
+        None if may_lack_policy => None,
+        policy => c.policy(policy, path),
+    };
     Some(Config {
         file: path.to_owned(),
         name: name?,
         node_id,
+        role,
+        cluster,
         ports,
         workers,
         capacity: capacity.unwrap_or(CAPACITY_DEFAULT),
@@ -68,8 +81,16 @@ pub(super) fn check(
         log_format: log.format,
         log_rate_per_s: log.rate_per_s,
         syslog: log.syslog,
-        policy: policy?,
+        policy,
     })
+}
+
+fn span<T>(section: &Option<Spanned<T>>) -> Option<Range<usize>> {
+    section.as_ref().map(Spanned::span)
+}
+
+fn inner<T: Default>(section: Option<Spanned<T>>) -> T {
+    section.map(Spanned::into_inner).unwrap_or_default()
 }
 
 impl Checker<'_> {
@@ -341,7 +362,11 @@ impl Checker<'_> {
                 None
             }
             None => {
-                self.missing(0..0, "policy", "add policy = \"policy.toml\" above the first [section]");
+                self.missing(
+                    0..0,
+                    "policy",
+                    "add policy = \"policy.toml\" above the first [section], or [cluster] if this node gets its policy from a cluster",
+                );
                 None
             }
         }

@@ -4,6 +4,7 @@
 //! line and column, and what to write instead. What comes out of [`load`] needs no further check.
 
 mod check;
+mod check_cluster;
 mod check_log;
 mod raw;
 pub(crate) mod recover;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use tidegate_dataplane::fragment::FragmentConfig;
+pub use tidegate_sync::cluster::Role;
 
 /// Capacity of the session table when none is written (J14).
 pub const CAPACITY_DEFAULT: u32 = 262_144;
@@ -20,6 +22,12 @@ pub const CAPACITY_DEFAULT: u32 = 262_144;
 pub const CAPACITY_RANGE: std::ops::RangeInclusive<u32> = 1_000..=50_000_000;
 /// Where the control socket is when none is written.
 pub const SOCKET_DEFAULT: &str = "/run/tidegate/control.sock";
+/// Where a member keeps its identity, keys and Raft store when no other place is written.
+pub const CLUSTER_DIRECTORY_DEFAULT: &str = "/var/lib/tidegate";
+/// Port on which members reach one another when none is written (UDP).
+pub const CLUSTER_PORT: u16 = 7400;
+/// Most addresses of a member.
+pub const CLUSTER_ADDRESSES_MAX: usize = 8;
 /// Most workers of a node.
 pub const WORKERS_MAX: u16 = 64;
 /// Least and most frames of a worker's packet memory.
@@ -40,8 +48,12 @@ pub struct Config {
     pub file: PathBuf,
     /// The node's name.
     pub name: String,
-    /// The node's number in its cluster, from 1.
+    /// The node's number while it is in no cluster, from 1; a cluster gives its members theirs.
     pub node_id: u16,
+    /// What it does. A witness has no ports, no workers and no policy of its own.
+    pub role: Role,
+    /// Membership in a cluster.
+    pub cluster: ClusterConfig,
     /// Ports, in the order of the file; a port's place is its `PortId`.
     pub ports: Vec<PortConfig>,
     /// Worker threads.
@@ -64,8 +76,18 @@ pub struct Config {
     pub log_rate_per_s: u32,
     /// Servers that records of flows go to.
     pub syslog: Vec<SyslogConfig>,
-    /// The policy file, relative paths taken from the configuration's folder.
-    pub policy: PathBuf,
+    /// The policy file, relative paths taken from the configuration's folder. In force while the node is
+    /// in no cluster, and the first revision of one that it founds.
+    pub policy: Option<PathBuf>,
+}
+
+/// `[cluster]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClusterConfig {
+    /// Identity, keys, certificates and Raft store.
+    pub directory: PathBuf,
+    /// Where it listens for other members; empty: on the addresses by which it founded or joined.
+    pub listen: Vec<SocketAddr>,
 }
 
 /// One `[[port]]`.
@@ -213,6 +235,33 @@ fn render(findings: &[Diagnostic], text: &str) -> String {
     let plural = if findings.len() == 1 { "" } else { "s" };
     out.push_str(&format!("{} error{plural} in {}", findings.len(), findings[0].file));
     out
+}
+
+/// An address at which other nodes reach this one: `10.0.0.1`, `10.0.0.1:7400`, `[2001:db8::1]:7400`. Without
+/// a port, [`CLUSTER_PORT`].
+///
+/// # Errors
+/// What is wrong with it, and what to write.
+pub fn cluster_address(text: &str) -> Result<SocketAddr, String> {
+    let address = socket_address(text)?;
+    if address.ip().is_unspecified() || address.ip().is_multicast() {
+        return Err(format!(
+            "{} cannot be reached by another node; write one of this node's own",
+            address.ip()
+        ));
+    }
+    Ok(address)
+}
+
+/// An address with a port, or without one for [`CLUSTER_PORT`].
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let with_port = text.parse::<SocketAddr>().ok();
+    let without = || Some(SocketAddr::new(text.trim_matches(['[', ']']).parse().ok()?, CLUSTER_PORT));
+    with_port.or_else(without).ok_or_else(|| {
+        format!(
+            "\"{text}\" is no IP address; write one such as 10.0.0.1, 10.0.0.1:{CLUSTER_PORT} or [2001:db8::1]:{CLUSTER_PORT}"
+        )
+    })
 }
 
 /// Reads and checks a configuration file.

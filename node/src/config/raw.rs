@@ -11,12 +11,13 @@ type At<T> = Option<Spanned<T>>;
 pub(super) struct File {
     pub(super) policy: At<String>,
     pub(super) node: Option<Node>,
+    pub(super) cluster: Option<Cluster>,
     #[serde(default)]
     pub(super) port: Vec<Spanned<Port>>,
-    pub(super) workers: Option<Workers>,
-    pub(super) table: Option<Table>,
-    pub(super) frames: Option<Frames>,
-    pub(super) fragments: Option<Fragments>,
+    pub(super) workers: Option<Spanned<Workers>>,
+    pub(super) table: Option<Spanned<Table>>,
+    pub(super) frames: Option<Spanned<Frames>>,
+    pub(super) fragments: Option<Spanned<Fragments>>,
     pub(super) control: Option<Control>,
     pub(super) metrics: Option<Metrics>,
     pub(super) log: Option<Log>,
@@ -28,6 +29,15 @@ pub(super) struct File {
 pub(super) struct Node {
     pub(super) name: At<String>,
     pub(super) id: At<i64>,
+    pub(super) role: At<String>,
+}
+
+/// `[cluster]`
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub(super) directory: At<String>,
+    pub(super) listen: At<Vec<Spanned<String>>>,
 }
 
 /// `[[port]]`

@@ -37,7 +37,9 @@ fn a_small_file_gets_the_documented_defaults() {
     assert_eq!(c.capacity, 262_144);
     assert_eq!((c.fragments.datagrams, c.fragments.timeout_ms), (4_096, 5_000));
     assert_eq!(c.control_socket, Path::new("/run/tidegate/control.sock"));
-    assert_eq!(c.policy, Path::new("/etc/tidegate/policy.toml"));
+    assert_eq!(c.policy.as_deref(), Some(Path::new("/etc/tidegate/policy.toml")));
+    assert_eq!((c.role, c.cluster.listen.len()), (Role::Node, 0));
+    assert_eq!(c.cluster.directory, Path::new("/var/lib/tidegate"));
     assert_eq!(c.metrics_listen, None);
     assert_eq!(c.ports[0].partial_checksums, PartialChecksums::Auto);
     assert_eq!(c.ports[1].partial_checksums, PartialChecksums::On);
@@ -74,7 +76,7 @@ listen = "9477"
     assert_eq!(
         findings(text),
         [
-            "2:1 unknown key `spelt` | known here: policy, node, port, workers, table, frames, fragments, control, metrics, log",
+            "2:1 unknown key `spelt` | known here: policy, node, cluster, port, workers, table, frames, fragments, control, metrics, log",
             "4:8 `node.name` is \"no spaces please\", which is no name | use 1 to 63 letters, digits, - or _",
             "5:6 `node.id` is 0, which is out of range | write a number from 1 to 65535",
             "9:1 unknown key `interfase` | did you mean `interface`?",
@@ -113,7 +115,7 @@ name = "c"
     assert_eq!(
         findings(text),
         [
-            "1:1 `policy` is missing | add policy = \"policy.toml\" above the first [section]",
+            "1:1 `policy` is missing | add policy = \"policy.toml\" above the first [section], or [cluster] if this node gets its policy from a cluster",
             "6:11 the port selects its interface in more than one way | write exactly one of interface = \"eth0\", address = \"10.1.0.1\", prefix = \"10.1.0.0/24\"",
             "12:8 two ports are called \"b\" | give each port a name of its own",
             "12:8 ports \"b\" and \"b\" select the same interface | each interface can be one port only",
@@ -176,5 +178,53 @@ fn syslog_servers_are_read_and_their_mistakes_named() {
     for part in ["`log.syslog.server` is missing", "did you mean \"udp\"?", "logs.example.net", "rate_per_s"]
     {
         assert!(found.contains(part), "{part} in {found}");
+    }
+}
+
+#[test]
+fn a_witness_has_nothing_of_a_dataplane() {
+    // Read what it does not use and ignore it, and an operator believes that the witness forwards.
+    let c = parse(Path::new("/n.toml"), "[node]\nname = \"w\"\nrole = \"witness\"\n".to_owned()).unwrap();
+    assert_eq!((c.role, c.ports.len(), c.policy), (Role::Witness, 0, None));
+    let text = "policy = \"p.toml\"\n[node]\nrole = \"witness\"\n[[port]]\nname = \"a\"\nzone = \"z\"\n\
+                interface = \"eth0\"\n[workers]\ncount = 1\n[table]\ncapacity = 5000\n";
+    let found = findings(text);
+    assert_eq!(found.len(), 4, "{found:?}");
+    for (line, what) in [(1, "no policy"), (4, "no ports"), (8, "[workers]"), (10, "[table]")] {
+        assert!(
+            found.iter().any(|f| f.starts_with(&format!("{line}:")) && f.contains(what)),
+            "{what}: {found:?}"
+        );
+    }
+    let found = findings(
+        "policy = \"p\"\n[node]\nrole = \"wittness\"\n[[port]]\nname = \"a\"\nzone = \"z\"\ninterface = \"x\"\n",
+    );
+    assert!(found[0].contains("did you mean \"witness\"?"), "{found:?}");
+}
+
+#[test]
+fn a_node_that_gets_its_policy_from_a_cluster_names_none() {
+    // Ask for a file all the same, and every node of a cluster carries one that counts for nothing.
+    let port = "[[port]]\nname = \"a\"\nzone = \"z\"\ninterface = \"x\"\n";
+    let c =
+        parse(Path::new("/n.toml"), format!("{port}[cluster]\nlisten = [\"0.0.0.0:7441\", \"10.0.0.1\"]\n"))
+            .unwrap();
+    assert_eq!(c.policy, None);
+    let listen: Vec<_> = c.cluster.listen.iter().map(ToString::to_string).collect();
+    assert_eq!(listen, ["0.0.0.0:7441", "10.0.0.1:7400"]);
+    assert!(findings(port)[0].contains("`policy` is missing"));
+    let found = findings(&format!("{port}[cluster]\ndirectory = \"lib\"\nlisten = [\"fw-1\"]\n"));
+    assert!(found[0].contains("absolute path") && found[1].contains("no IP address"), "{found:?}");
+}
+
+#[test]
+fn addresses_of_members_are_ones_that_others_can_reach() {
+    // Take any socket address, and a node advertises itself as 0.0.0.0.
+    let said = |text| cluster_address(text).map(|a| a.to_string());
+    assert_eq!(said("10.0.0.1").unwrap(), "10.0.0.1:7400");
+    assert_eq!(said("[2001:db8::1]:9").unwrap(), "[2001:db8::1]:9");
+    assert_eq!(said("2001:db8::1").unwrap(), "[2001:db8::1]:7400");
+    for wrong in ["0.0.0.0", "::", "224.0.0.1", "fw-1", "10.0.0.1:x"] {
+        assert!(said(wrong).is_err(), "{wrong}");
     }
 }

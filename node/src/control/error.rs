@@ -1,11 +1,15 @@
 //! A request's failure, as the client gets it.
 
 use crate::api::ErrorBody;
+use crate::daemon::cluster::FormError;
 use crate::daemon::policy::LoadError;
+use crate::diagnostic::Diagnostic;
 use crate::exit::Exit;
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use tidegate_sync::cluster::Refusal;
+use tidegate_sync_net::cluster::{OpenError, ProposeError, ReadError};
 
 /// What went wrong.
 #[derive(Debug)]
@@ -34,6 +38,28 @@ impl ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Exit::Degraded, message)
     }
 
+    /// It cannot be done as things are: exit code 1.
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::CONFLICT, Exit::Error, message)
+    }
+
+    /// No quorum, or nobody answered: exit code 3.
+    pub(super) fn unreachable(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, Exit::Unreachable, message)
+    }
+
+    /// A safety gate says no: exit code 4.
+    pub(super) fn gate(message: impl Into<String>) -> Self {
+        ApiError::new(StatusCode::CONFLICT, Exit::Refused, message)
+    }
+
+    /// The same with the findings in a file.
+    #[must_use]
+    pub(super) fn with(mut self, findings: Vec<Diagnostic>) -> Self {
+        self.body.diagnostics = findings;
+        self
+    }
+
     /// The caller may not: exit code 1.
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
         ApiError::new(StatusCode::FORBIDDEN, Exit::Error, message)
@@ -42,11 +68,55 @@ impl ApiError {
 
 impl From<LoadError> for ApiError {
     fn from(e: LoadError) -> Self {
-        let mut error = ApiError::usage(e.to_string());
-        if let LoadError::Invalid { findings, .. } = e {
-            error.body.diagnostics = findings;
+        let message = e.to_string();
+        match e {
+            LoadError::Invalid { findings, .. } => ApiError::usage(message).with(findings),
+            LoadError::Agreed(_) => ApiError::conflict(message),
+            LoadError::NoFile | LoadError::Read { .. } | LoadError::Compile { .. } => {
+                ApiError::usage(message)
+            }
         }
-        error
+    }
+}
+
+impl From<FormError> for ApiError {
+    fn from(e: FormError) -> Self {
+        let message = e.to_string();
+        match e {
+            FormError::Token(_) | FormError::Role { .. } | FormError::Open(OpenError::Invalid(_)) => {
+                ApiError::usage(message)
+            }
+            FormError::Open(OpenError::Join { .. }) => ApiError::unreachable(message),
+            FormError::HasQuorum(_) => ApiError::gate(message),
+            _ => ApiError::conflict(message),
+        }
+    }
+}
+
+impl From<ProposeError> for ApiError {
+    fn from(e: ProposeError) -> Self {
+        let message = e.to_string();
+        match e {
+            ProposeError::NoQuorum(_) | ProposeError::OutcomeUnknown { .. } => ApiError::unreachable(message),
+            ProposeError::Invalid(_) | ProposeError::Standing(_) => ApiError::conflict(message),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(e: ReadError) -> Self {
+        match e {
+            ReadError::NoQuorum(why) => ApiError::unreachable(format!(
+                "no quorum: {why}; nothing was changed, and forwarding goes on under the last agreed policy"
+            )),
+            ReadError::Standing(standing) => ApiError::conflict(standing.to_string()),
+        }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        ApiError::conflict(refusal.to_string())
     }
 }
 

@@ -1,6 +1,10 @@
 //! The control side: HTTP/JSON on a Unix socket, and the metrics listener.
 
+mod apply;
+mod asker;
+mod cluster;
 mod error;
+mod policy;
 pub(crate) mod query;
 mod routes;
 mod serve;
@@ -11,9 +15,14 @@ mod units;
 pub(crate) mod view;
 mod watch;
 
+pub use asker::Asker;
 pub use routes::{control_router, metrics_router};
 pub use serve::{Listener, serve};
 pub use socket::{ControlSocket, SocketError};
 
+#[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
+mod quic_tests;
 #[cfg(test)]
 mod tests;

@@ -1,30 +1,28 @@
 //! Which path answers what.
 
 use super::error::ApiError;
-use super::sessions;
-use super::watch;
-use crate::api::{
-    Drop, Drops, PolicyReload, PolicyShow, PolicyText, PortList, Probe, RuleShow, Status, Version,
-};
-use crate::daemon::effective;
+use super::{apply, cluster, policy, sessions, watch};
+use crate::api::{Drop, Drops, PortList, Probe, Status, Version};
 use crate::daemon::metrics::Metrics;
 use crate::daemon::node::Node;
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use std::sync::Arc;
 use tidegate_dataplane::drops::DropCounters;
+use tidegate_sync::cluster::PolicyLog;
 
 /// Largest request body: a filter is a few hundred bytes.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Largest body with a policy: its text may double in JSON.
+const POLICY_BYTES_MAX: usize = 2 * PolicyLog::LONGEST + BODY_BYTES_MAX;
 
 /// Everything, for the control socket.
 pub fn control_router(node: Arc<Node>, metrics: Arc<Metrics>) -> Router {
-    let verbs = Router::new()
-        .route("/v1/version", get(async || Json(Version::current())))
-        .route("/v1/status", get(status))
+    let dataplane = Router::new()
         .route("/v1/ports", get(ports))
         .route("/v1/drops", get(drops))
         .route("/v1/sessions", get(sessions::list))
@@ -32,12 +30,42 @@ pub fn control_router(node: Arc<Node>, metrics: Arc<Metrics>) -> Router {
         .route("/v1/sessions/summary", get(sessions::summary))
         .route("/v1/sessions/watch", get(watch::watch))
         .route("/v1/sessions/clear", post(sessions::clear))
-        .route("/v1/policy", get(policy))
-        .route("/v1/policy/text", get(policy_text))
-        .route("/v1/policy/reload", post(reload))
+        .route_layer(from_fn_with_state(node.clone(), needs_a_dataplane));
+    let verbs = Router::new()
+        .route("/v1/version", get(async || Json(Version::current())))
+        .route("/v1/status", get(status))
+        .route("/v1/policy", get(policy::show))
+        .route("/v1/policy/text", get(policy::text))
+        .route("/v1/policy/reload", post(policy::reload))
+        .route("/v1/policy/history", get(policy::history))
+        .route("/v1/policy/apply", post(apply::apply).layer(DefaultBodyLimit::max(POLICY_BYTES_MAX)))
+        .route("/v1/policy/confirm", post(apply::confirm))
+        .route("/v1/policy/rollback", post(apply::rollback))
+        .route("/v1/cluster", get(cluster::status))
+        .route("/v1/cluster/members", get(cluster::members))
+        .route("/v1/cluster/history", get(cluster::history))
+        .route("/v1/cluster/tokens", get(cluster::tokens).post(cluster::create_token))
+        .route("/v1/cluster/tokens/revoke", post(cluster::revoke_token))
+        .route("/v1/cluster/init", post(cluster::init))
+        .route("/v1/cluster/join", post(cluster::join))
+        .route("/v1/cluster/remove", post(cluster::remove))
+        .route("/v1/cluster/rotate", post(cluster::rotate))
+        .route("/v1/cluster/recover", post(cluster::recover))
+        .merge(dataplane)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(node.clone());
     verbs.merge(metrics_router(node, metrics)).fallback(async || ApiError::not_found("no such path"))
+}
+
+/// A witness has no sessions to show: an empty answer would look like a quiet firewall.
+async fn needs_a_dataplane(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    if node.is_witness() {
+        return ApiError::conflict(
+            "this node is a witness: it votes, and has no ports and no sessions\n  help: ask a node that forwards (see `tidegate cluster members`)",
+        )
+        .into_response();
+    }
+    next.run(request).await
 }
 
 /// What the metrics listener answers: nothing that changes anything, nothing about single flows.
@@ -81,80 +109,4 @@ async fn drops(State(node): State<Arc<Node>>) -> Json<Drops> {
         })
         .collect();
     Json(Drops { total: sum.total(), reasons, unanswered_workers })
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyQuery {
-    #[serde(default)]
-    effective: bool,
-}
-
-async fn policy(
-    State(node): State<Arc<Node>>,
-    Query(query): Query<PolicyQuery>,
-) -> Result<Json<PolicyShow>, ApiError> {
-    let Some(in_force) = node.policy.current() else {
-        return Err(ApiError::degraded("no policy is in force; everything is dropped"));
-    };
-    let ids: Vec<_> = in_force.policy.rules().iter().map(|r| Some(r.id)).chain([None]).collect();
-    let (hits, unanswered_workers) = node
-        .workers
-        .all(move |engine, _| ids.iter().map(|id| engine.rule_hits(*id)).collect::<Vec<u64>>())
-        .await;
-    let sum = |i: usize| hits.iter().map(|(_, h)| h.get(i).copied().unwrap_or(0)).sum();
-    let rules = in_force.policy.rules().iter().enumerate().map(|(i, r)| RuleShow {
-        from: r.from.to_string(),
-        to: r.to.to_string(),
-        name: r.name.to_string(),
-        source: r.source.clone(),
-        destination: r.destination.clone(),
-        application: r.application.clone(),
-        action: action_name(r.action).to_owned(),
-        session_ttl: r.session_ttl.map(|t| t.to_string()),
-        log: r.log,
-        tcp_rst: r.tcp_rst,
-        enabled: r.enabled,
-        hits: sum(i),
-    });
-    let rules: Vec<RuleShow> = rules.collect();
-    Ok(Json(PolicyShow {
-        revision: in_force.policy.revision(),
-        source: node.policy.path().display().to_string(),
-        loaded_at: humantime::format_rfc3339_millis(in_force.loaded_at).to_string(),
-        default_deny_hits: sum(rules.len()),
-        rules,
-        effective: if query.effective { effective::settings(&in_force.file) } else { Vec::new() },
-        unanswered_workers,
-    }))
-}
-
-async fn policy_text(State(node): State<Arc<Node>>) -> Result<Json<PolicyText>, ApiError> {
-    let Some(in_force) = node.policy.current() else {
-        return Err(ApiError::degraded("no policy is in force; everything is dropped"));
-    };
-    Ok(Json(PolicyText {
-        revision: in_force.policy.revision(),
-        source: node.policy.path().display().to_string(),
-        text: in_force.policy.source_text().to_string(),
-    }))
-}
-
-fn action_name(action: tidegate_dataplane::policy::Action) -> &'static str {
-    use tidegate_dataplane::policy::Action;
-    match action {
-        Action::Permit => "permit",
-        Action::Deny => "deny",
-        Action::Reject => "reject",
-    }
-}
-
-async fn reload(State(node): State<Arc<Node>>) -> Result<Json<PolicyReload>, ApiError> {
-    let (in_force, unanswered_workers) = node.reload().await?;
-    Ok(Json(PolicyReload {
-        revision: in_force.policy.revision(),
-        source: node.policy.path().display().to_string(),
-        warnings: in_force.warnings.clone(),
-        unanswered_workers,
-    }))
 }

@@ -1,8 +1,9 @@
 //! Accepts connections and answers them, within limits: a client that hangs costs one connection.
 
+use super::asker::Asker;
 use super::error::ApiError;
-use axum::Router;
 use axum::response::IntoResponse;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::sync::Arc;
@@ -67,7 +68,10 @@ async fn accept(listener: &Listener, router: &Router) -> std::io::Result<(Stream
     match listener {
         Listener::Control(unix) => {
             let (stream, _) = unix.accept().await?;
-            let router = if may(&stream) { router.clone() } else { refusal() };
+            let router = match may(&stream) {
+                Some(uid) => router.clone().layer(Extension(Asker::user(uid))),
+                None => refusal(),
+            };
             Ok((Box::new(stream), router))
         }
         Listener::Metrics(tcp) => {
@@ -77,11 +81,12 @@ async fn accept(listener: &Listener, router: &Router) -> std::io::Result<(Stream
     }
 }
 
-/// Whether the peer is root or the daemon's own user. The file's mode says the same; this holds also
+/// The peer's user, if it is root or the daemon's own. The file's mode says the same; this holds also
 /// when somebody changes the mode, or passes the socket on.
-fn may(stream: &UnixStream) -> bool {
+fn may(stream: &UnixStream) -> Option<u32> {
     let own = rustix::process::geteuid().as_raw();
-    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+    let uid = stream.peer_cred().ok()?.uid();
+    (uid == 0 || uid == own).then_some(uid)
 }
 
 fn refusal() -> Router {

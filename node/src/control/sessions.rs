@@ -266,8 +266,8 @@ pub(super) async fn summary(
     s.by_state = states.map(|(state, n)| (state.name().to_owned(), n)).collect();
     s.by_protocol = by_protocol(&sum);
     s.nodes = vec![NodeSummary {
-        node: node.config.name.clone(),
-        node_id: node.config.node_id,
+        node: node.name(),
+        node_id: node.id(),
         maximum: s.maximum,
         in_use: s.in_use,
         unicast: s.unicast,
@@ -377,7 +377,7 @@ async fn preview(
 }
 
 fn per_node(node: &Node, cleared: u64) -> Vec<NodeCleared> {
-    vec![NodeCleared { node: node.config.name.clone(), node_id: node.config.node_id, cleared }]
+    vec![NodeCleared { node: node.name(), node_id: node.id(), cleared }]
 }
 
 /// The operator's SSH connection, if the filter means it: the session with exactly its tuple that

@@ -3,7 +3,9 @@
 use super::*;
 use crate::api::*;
 use crate::client::{Client, with_query};
+use crate::daemon::cluster::twin::TwinClusters;
 use crate::daemon::metrics::Metrics;
+use crate::daemon::node::Node;
 use crate::daemon::twin;
 use crate::exit::Exit;
 use std::path::PathBuf;
@@ -11,8 +13,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-struct Rig {
-    client: Client,
+pub(super) struct Rig {
+    pub(super) client: Client,
+    pub(super) clusters: Arc<TwinClusters>,
     dir: PathBuf,
     _tasks: JoinSet<()>,
     _stop: watch::Sender<bool>,
@@ -25,29 +28,39 @@ impl std::ops::Drop for Rig {
     }
 }
 
+impl Rig {
+    /// A control socket for that node.
+    pub(super) fn serving(
+        dir: PathBuf,
+        node: Arc<Node>,
+        clusters: Arc<TwinClusters>,
+        mut tasks: JoinSet<()>,
+    ) -> Rig {
+        let path = dir.join("control.sock");
+        let mut socket = ControlSocket::bind(&path).unwrap();
+        let listener = tokio::net::UnixListener::from_std(socket.take_listener().unwrap()).unwrap();
+        let (stop, stopping) = watch::channel(false);
+        let router = control_router(node, Arc::new(Metrics::default()));
+        tasks.spawn(serve(Listener::Control(listener), router, stopping));
+        Rig { client: Client::new(path), clusters, dir, _tasks: tasks, _stop: stop, _socket: socket }
+    }
+
+    pub(super) async fn new(name: &str, workers: u16, capacity: u32, flows: u32, hung: &[u16]) -> Rig {
+        rig_with(name, workers, capacity, flows, hung).await.0
+    }
+}
+
 async fn rig(name: &str, workers: u16, capacity: u32, flows: u32, hung: &[u16]) -> Rig {
     rig_with(name, workers, capacity, flows, hung).await.0
 }
 
-async fn rig_with(
-    name: &str,
-    workers: u16,
-    capacity: u32,
-    flows: u32,
-    hung: &[u16],
-) -> (Rig, Arc<crate::daemon::node::Node>) {
+async fn rig_with(name: &str, workers: u16, capacity: u32, flows: u32, hung: &[u16]) -> (Rig, Arc<Node>) {
     let dir = twin::folder(name);
-    let (node, mut tasks) = twin::node(&dir, workers, capacity, hung);
+    let (node, clusters, tasks) = twin::member(&dir, workers, capacity, hung);
     if flows > 0 {
         twin::fill(&node, flows).await;
     }
-    let path = dir.join("control.sock");
-    let mut socket = ControlSocket::bind(&path).unwrap();
-    let listener = tokio::net::UnixListener::from_std(socket.take_listener().unwrap()).unwrap();
-    let (stop, stopping) = watch::channel(false);
-    let router = control_router(node.clone(), Arc::new(Metrics::default()));
-    tasks.spawn(serve(Listener::Control(listener), router, stopping));
-    (Rig { client: Client::new(path), dir, _tasks: tasks, _stop: stop, _socket: socket }, node)
+    (Rig::serving(dir, node.clone(), clusters, tasks), node)
 }
 
 async fn list(rig: &Rig, query: &SessionQuery) -> (Vec<Session>, ListEnd) {
@@ -205,7 +218,7 @@ async fn a_reload_with_errors_changes_nothing_and_says_what_is_wrong() {
     assert_eq!(failed.exit, Exit::Usage);
     assert!(failed.message.contains("policy.toml:") && failed.message.contains("nonsense"), "{failed}");
     let shown: PolicyShow = rig.client.get("/v1/policy").await.unwrap();
-    assert_eq!((shown.revision, shown.rules[0].hits), (1, 1));
+    assert_eq!((shown.revision, shown.rules[0].hits), (1, Some(1)));
 }
 
 #[tokio::test]

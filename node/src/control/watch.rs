@@ -24,7 +24,7 @@ pub(super) async fn watch(
     Ok(lines(move |sender| async move {
         let clock = Clock { start: node.started };
         let first = WatchLine::Watching {
-            node: node.config.name.clone(),
+            node: node.name(),
             unanswered_workers: std::mem::take(&mut watch.unanswered_workers),
         };
         if sender.send(Ok(line(&first))).await.is_err() {

@@ -112,6 +112,41 @@ impl Ports for XdpPorts {
     }
 }
 
+/// No dataplane at all, as a witness has it: no workers, no ports.
+pub(super) struct NoDataplane;
+
+impl CommandSink for NoDataplane {
+    fn count(&self) -> u16 {
+        0
+    }
+
+    fn submit(&self, _: u16, _: Command) -> Result<(), Refused> {
+        Err(Refused::Stopped)
+    }
+}
+
+impl Ports for NoDataplane {
+    fn open(&self, _: PortId, _: &str, _: u32) -> Result<u16, String> {
+        Err("a witness has no ports".to_owned())
+    }
+
+    fn close(&self, _: PortId) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn set_local(&self, _: BTreeSet<IpAddr>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn is_sound(&self, _: PortId) -> bool {
+        true
+    }
+
+    fn numbers(&self) -> Result<DataplaneNumbers, String> {
+        Ok(DataplaneNumbers::default())
+    }
+}
+
 fn port_counters(stats: &tidegate_xdp::stats::PortStats) -> PortCounters {
     let (t, p) = (&stats.total, &stats.program);
     PortCounters {

@@ -16,7 +16,8 @@ pub(super) fn start(level: LogLevel, format: LogFormat) {
     // Of the libraries only warnings are of use; the netlink ones warn of every attribute that is newer
     // than they are, with each message.
     let filter = EnvFilter::builder().parse_lossy(format!(
-        "warn,netlink_packet_route=error,netlink_proto=error,tidegate={level},tidegate_xdp={level}"
+        "warn,netlink_packet_route=error,netlink_proto=error,tidegate={level},tidegate_xdp={level},\
+         tidegate_sync={level},tidegate_sync_net={level}"
     ));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let result = match format {

@@ -1,12 +1,14 @@
-//! Every metric of the node, declared in one place: name, kind, unit, meaning.
+//! The node's metrics for Prometheus; [`super::declared`] names them.
 //!
 //! Nothing is counted here. The numbers live in the engines and workers; a scrape asks for them,
 //! writes them down, and renders. Scrapes that come together share one answer.
 
 use super::dataplane::DataplaneNumbers;
+use super::declared::DECLARED;
+use super::declared::Kind::{Counter, Gauge};
 use super::node::Node;
 use crate::api::PortList;
-use metrics::{Label, Unit, with_local_recorder};
+use metrics::{Label, with_local_recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,161 +16,6 @@ use tidegate_dataplane::drops::DropCounters;
 use tidegate_dataplane::session::EndReason;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-
-/// Kind of a metric.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Counter,
-    Gauge,
-}
-use Kind::{Counter, Gauge};
-
-/// A metric's name (without the prefix `tidegate_`), kind, unit and meaning.
-type Declared = (&'static str, Kind, Unit, &'static str);
-
-/// All of them. Setting one that is not declared here is a bug that a test finds.
-const DECLARED: &[Declared] = &[
-    ("info", Gauge, Unit::Count, "Always 1; version and node name as labels"),
-    ("uptime_seconds", Gauge, Unit::Seconds, "Time since the daemon started"),
-    ("degraded", Gauge, Unit::Count, "Things that should work and do not (see tidegate status)"),
-    ("policy_revision", Gauge, Unit::Count, "Number of the policy in force; 0 without one"),
-    ("table_capacity_sessions", Gauge, Unit::Count, "Sessions that the table can hold (J14)"),
-    ("table_in_use_sessions", Gauge, Unit::Count, "Sessions in the table"),
-    ("sessions_created_total", Counter, Unit::Count, "Sessions set up"),
-    ("sessions_failed_total", Counter, Unit::Count, "New sessions refused because the table was full (J14)"),
-    ("sessions_ended_total", Counter, Unit::Count, "Sessions that ended, by cause"),
-    ("sessions_never", Gauge, Unit::Count, "Live sessions without a timeout (F6)"),
-    (
-        "sessions_never_capped_total",
-        Counter,
-        Unit::Count,
-        "Sessions that were refused `never` by its cap (F6)",
-    ),
-    ("forwarded_packets_total", Counter, Unit::Count, "Packets forwarded"),
-    ("forwarded_bytes_total", Counter, Unit::Bytes, "IP bytes forwarded"),
-    ("dropped_packets_total", Counter, Unit::Count, "Packets dropped, by reason"),
-    (
-        "tcp_ignored_segments_total",
-        Counter,
-        Unit::Count,
-        "TCP segments forwarded without effect on their session",
-    ),
-    (
-        "tcp_relearned_segments_total",
-        Counter,
-        Unit::Count,
-        "TCP segments forwarded while a bound of their window was learned (again) and not enforced",
-    ),
-    ("icmp_errors_sent_total", Counter, Unit::Count, "ICMP errors written by the node"),
-    ("icmp_errors_limited_total", Counter, Unit::Count, "ICMP errors left out by their rate limit"),
-    ("tcp_resets_sent_total", Counter, Unit::Count, "TCP resets written for `reject` and `tcp_rst`"),
-    ("fragmented_packets_total", Counter, Unit::Count, "IPv4 packets fragmented for a smaller MTU"),
-    (
-        "fragments_capacity_datagrams",
-        Gauge,
-        Unit::Count,
-        "Incomplete datagrams that the fragment cache can hold",
-    ),
-    ("fragments_in_use_datagrams", Gauge, Unit::Count, "Incomplete datagrams in the fragment cache"),
-    (
-        "fragments_datagrams_total",
-        Counter,
-        Unit::Count,
-        "Fragmented datagrams, by what became of them: completed, refused, expired, evicted",
-    ),
-    (
-        "handovers_total",
-        Counter,
-        Unit::Count,
-        "Packets that a worker handed to another, whose shard they belong to",
-    ),
-    ("sweep_passes_total", Counter, Unit::Count, "Full passes of the ageing sweep"),
-    ("events_left_out_total", Counter, Unit::Count, "Events that the control side did not hear of"),
-    (
-        "log_records_total",
-        Counter,
-        Unit::Count,
-        "Records of flows, by target and result (sent, left_out by rate or queue, failed)",
-    ),
-    ("watch_events_left_out_total", Counter, Unit::Count, "Events that `session watch` did not keep up with"),
-    ("log_lines_left_out_total", Counter, Unit::Count, "Log lines left out by their rate bound"),
-    ("worker_alive", Gauge, Unit::Count, "1 if the worker answered at the last look"),
-    ("worker_heartbeats_total", Counter, Unit::Count, "Passes of the worker's loop"),
-    ("worker_batches_total", Counter, Unit::Count, "Batches given to the engine"),
-    ("worker_sleeps_total", Counter, Unit::Count, "Times that the worker slept for want of packets"),
-    ("worker_commands_total", Counter, Unit::Count, "Commands of the control side carried out"),
-    ("worker_held_frames", Gauge, Unit::Count, "Frames that wait for a neighbour"),
-    (
-        "worker_held_fragments",
-        Gauge,
-        Unit::Count,
-        "Frames that wait for the first fragment of their datagram",
-    ),
-    (
-        "worker_pool_empty_total",
-        Counter,
-        Unit::Count,
-        "Times that a worker's frame pool was empty when frames were wanted",
-    ),
-    (
-        "worker_outbox_dropped_total",
-        Counter,
-        Unit::Count,
-        "Packets of the node's own that found no frame or no room",
-    ),
-    (
-        "worker_events_left_out_total",
-        Counter,
-        Unit::Count,
-        "Events that found no room on their way to the control side",
-    ),
-    (
-        "worker_transmit_for_others_total",
-        Counter,
-        Unit::Count,
-        "Frames sent for workers without a queue of the port",
-    ),
-    ("handovers_received_total", Counter, Unit::Count, "Packets that a worker got from another"),
-    (
-        "handovers_refused_total",
-        Counter,
-        Unit::Count,
-        "Packets dropped because the ring to the other worker was full",
-    ),
-    ("frames", Gauge, Unit::Count, "Frames of packet memory, by where they are; their sum never changes"),
-    ("port_up", Gauge, Unit::Count, "1 if the port carries traffic"),
-    ("port_opened_total", Counter, Unit::Count, "Times that the port was opened"),
-    ("port_receive_packets_total", Counter, Unit::Count, "Packets received by the dataplane"),
-    ("port_receive_bytes_total", Counter, Unit::Bytes, "Bytes received by the dataplane"),
-    ("port_transmit_packets_total", Counter, Unit::Count, "Packets sent by the dataplane"),
-    ("port_transmit_bytes_total", Counter, Unit::Bytes, "Bytes sent by the dataplane"),
-    (
-        "port_kernel_events_total",
-        Counter,
-        Unit::Count,
-        "What kernel and XDP program counted on the port, by cause",
-    ),
-    ("wall_kernel_forwarding_off", Gauge, Unit::Count, "1 if kernel forwarding is off everywhere"),
-    ("wall_settings_wrong", Gauge, Unit::Count, "Kernel settings that are wrong and cannot be set right"),
-    (
-        "wall_settings_repaired_total",
-        Counter,
-        Unit::Count,
-        "Kernel settings that were found wrong and set right",
-    ),
-    ("wall_xdp_program_attached", Gauge, Unit::Count, "1 if every open port has the XDP program"),
-    ("route_generation", Gauge, Unit::Count, "Generation of the route snapshot in force"),
-    ("routes", Gauge, Unit::Count, "Routes in the snapshot"),
-    ("neighbours", Gauge, Unit::Count, "Resolved neighbours in the snapshot"),
-    (
-        "route_resyncs_total",
-        Counter,
-        Unit::Count,
-        "Times that all kernel tables were read again after lost events",
-    ),
-    ("route_audit_finds_total", Counter, Unit::Count, "Times that the periodic audit found an untold change"),
-    ("neighbour_requests_total", Counter, Unit::Count, "Neighbour requests, by what became of them"),
-];
 
 /// Scrapes within this time share one answer.
 const SHARED_FOR: Duration = Duration::from_millis(100);
@@ -204,6 +51,7 @@ impl Metrics {
         with_local_recorder(&self.recorder, || {
             describe();
             whole(node, &status);
+            cluster(node, &status);
             engines(node, &numbers);
             ports(&list);
             dataplane(&below);
@@ -271,6 +119,45 @@ fn whole(node: &Node, status: &crate::api::Status) {
     ] {
         set("neighbour_requests_total", &[("result", what)], count.load(Ordering::Relaxed) as f64);
     }
+}
+
+fn cluster(node: &Node, status: &crate::api::Status) {
+    let (Some(agreement), Some(s)) = (node.seat.cluster(), &status.cluster) else { return };
+    let yes = |b: bool| f64::from(u8::from(b));
+    let health = agreement.health();
+    set("cluster_member", &[], yes(s.standing == "member"));
+    set("cluster_generation", &[], f64::from(s.generation));
+    set("cluster_members", &[], s.members.len() as f64);
+    set("cluster_voters", &[], s.members.iter().filter(|m| m.votes).count() as f64);
+    set("cluster_quorum", &[], yes(s.quorum));
+    for peer in &health.peers {
+        let labels = [("peer", peer.name.as_str())];
+        set("cluster_peer_connected", &labels, yes(peer.connected));
+        if let Some(ms) = peer.rtt_ms {
+            set("cluster_peer_rtt_seconds", &labels, ms / 1e3);
+        }
+    }
+    let p = &s.policy;
+    set("cluster_policy_agreed_revision", &[], f64::from(p.agreed_revision.unwrap_or(0)));
+    set("cluster_policy_enforced_revision", &[], f64::from(p.enforced_revision.unwrap_or(0)));
+    set("cluster_policy_pending_seconds", &[], p.pending.as_ref().map_or(0.0, |p| p.remaining_s));
+    let c = &health.counters;
+    for (name, value) in [
+        ("cluster_handshakes_refused_total", c.handshakes_refused),
+        ("cluster_hellos_refused_total", c.hellos_refused),
+        ("cluster_joins_refused_total", c.joins_refused),
+        ("cluster_messages_refused_total", c.messages_refused),
+        ("cluster_messages_dropped_total", c.messages_dropped),
+        ("raft_term", s.term),
+        ("raft_commit_index", s.commit_index),
+        ("raft_applied_index", s.applied_index),
+        ("raft_proposals_total", c.proposals),
+        ("raft_elections_total", c.elections),
+    ] {
+        set(name, &[], value as f64);
+    }
+    set("raft_leader", &[], yes(s.leader_id == Some(s.node_id)));
+    set("certificate_expiry_timestamp_seconds", &[], health.certificate_not_after_unix_s as f64);
 }
 
 fn engines(node: &Node, numbers: &[(u16, super::node::EngineNumbers)]) {

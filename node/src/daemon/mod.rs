@@ -1,12 +1,15 @@
 //! `tidegate run`: from the configuration to forwarding, and back in order.
 //!
-//! Start: configuration, capabilities, first wall, policy, control socket's lock, workers, mirror,
-//! ports, control. Each step that fails ends the start with a message that says what to do. End
-//! (SIGTERM, SIGINT): control stops accepting, workers stop, the socket's file goes; exit code 0. The
-//! XDP programs stay on their interfaces: between two runs nothing is forwarded.
+//! Start: configuration, capabilities, first wall, control socket's lock, cluster membership or policy file,
+//! workers, mirror, ports, control. Each step that fails ends the start with a message that says what to do.
+//! End (SIGTERM, SIGINT): control stops accepting, the lead of the cluster is handed over, workers stop, the
+//! socket's file goes; exit code 0. The XDP programs stay on their interfaces: between two runs nothing is
+//! forwarded.
 
 mod caps;
+pub mod cluster;
 pub mod dataplane;
+mod declared;
 mod delivery;
 pub(crate) mod effective;
 mod events;

@@ -1,5 +1,6 @@
 //! The node as the control side sees it: one thread-safe value that answers every verb.
 
+use super::cluster::{Clusters, Seat, report};
 use super::dataplane::{DataplaneNumbers, Ports};
 use super::delivery::Delivery;
 use super::events::Events;
@@ -18,6 +19,7 @@ use std::time::Instant;
 use tidegate_dataplane::engine::{Counters, Summary};
 use tidegate_dataplane::fragment::FragmentCounters;
 use tidegate_dataplane::route::PortId;
+use tidegate_sync::cluster::Role;
 
 /// Everything that the node consists of.
 pub struct Node {
@@ -51,8 +53,13 @@ pub struct Node {
     pub walls: Mutex<api::Walls>,
     /// The last numbers of the AF_XDP side, for when it does not answer.
     pub last_numbers: Mutex<DataplaneNumbers>,
-    /// One policy reload at a time, from the file to the last worker.
+    /// One policy reload at a time, from the file to the last worker; and no other while the node becomes
+    /// a member.
     pub reloading: tokio::sync::Mutex<()>,
+    /// Its place in a cluster.
+    pub seat: Seat,
+    /// How it gets one.
+    pub clusters: Arc<dyn Clusters>,
 }
 
 /// One worker's numbers at a moment.
@@ -85,12 +92,32 @@ impl Node {
             .collect()
     }
 
+    /// What it is called: in its cluster, or by its configuration.
+    pub fn name(&self) -> String {
+        self.seat.cluster().map_or_else(|| self.config.name.clone(), |c| c.name())
+    }
+
+    /// Its number: in its cluster, or by its configuration.
+    pub fn id(&self) -> u16 {
+        let number = self.seat.cluster().and_then(|c| u16::try_from(c.id().0).ok());
+        number.unwrap_or(self.config.node_id)
+    }
+
+    /// Whether it only votes.
+    pub fn is_witness(&self) -> bool {
+        self.config.role == Role::Witness
+    }
+
     /// Reads the policy file again and puts it in force everywhere, or leaves all as it is.
     pub async fn reload(&self) -> Result<(Arc<InForce>, Vec<u16>), LoadError> {
         let _one_at_a_time = self.reloading.lock().await;
+        if let Some(cluster) = self.seat.cluster() {
+            return Err(LoadError::Agreed(cluster.cluster().1));
+        }
         let in_force = self.policy.load()?;
         self.mirror.set_bindings(Node::bindings(&self.config, Some(&in_force)));
-        let silent = self.delivery.policy(in_force.policy.clone(), ANSWER_MAX).await;
+        let serial = self.delivery.put(Some(in_force.policy.clone()));
+        let silent = self.delivery.without(serial, ANSWER_MAX).await;
         tracing::info!(revision = in_force.policy.revision(), ?silent, "policy in force");
         for warning in &in_force.warnings {
             tracing::warn!("{}", warning.render(None).trim_end());
@@ -184,20 +211,33 @@ impl Node {
             all
         });
         let occupancy_percent = if capacity == 0 { 0.0 } else { in_use as f64 * 100.0 / capacity as f64 };
+        let cluster = match self.seat.cluster() {
+            Some(cluster) => Some(report::status(&*cluster, &self.seat).await),
+            None => None,
+        };
+        let mut degraded = self.degraded(&ports, &walls, &routes);
+        match &cluster {
+            Some(cluster) => degraded.extend(report::degraded(cluster)),
+            None => degraded.extend(self.no_cluster()),
+        }
+        let policy = self.policy.current();
         api::Status {
             version: api::Version::current().version,
-            node: self.config.name.clone(),
-            node_id: self.config.node_id,
+            node: self.name(),
+            node_id: self.id(),
+            role: self.config.role.name().to_owned(),
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs_f64(),
-            policy_revision: self.policy.current().map(|p| p.policy.revision()),
+            policy_revision: policy.as_ref().map(|p| p.policy.revision()),
+            policy_sha256: policy.as_ref().map(|p| report::hex(&p.sha256)),
+            cluster,
             ports_up: ports.ports.iter().filter(|p| p.state == "up").count() as u32,
             ports_configured: ports.ports.len() as u32,
             workers_alive: self.alive_workers(),
             workers_started: self.workers.count(),
             table: api::TableUse { capacity, in_use, occupancy_percent },
             fragments,
-            degraded: self.degraded(&ports, &walls, &routes),
+            degraded,
             walls,
             routes,
         }
@@ -209,11 +249,37 @@ impl Node {
         api::Probe { ok: problems.is_empty(), problems }
     }
 
-    /// Whether the node can forward: policy loaded, ports up, workers alive, routes in sync.
+    /// What a node that should be in a cluster lacks while it is in none.
+    fn no_cluster(&self) -> Option<String> {
+        if self.is_witness() {
+            Some("this witness is in no cluster: `tidegate cluster join TOKEN` makes it a member".to_owned())
+        } else if self.policy.current().is_none() {
+            Some(
+                "no policy is loaded, everything is denied: `tidegate cluster join TOKEN` gets the cluster's, \
+                 `tidegate cluster init` founds one, `policy` in the configuration names a file"
+                    .to_owned(),
+            )
+        } else {
+            None
+        }
+    }
+
+    /// Whether the node does its work: policy in force (a member: the agreed one), ports up, workers alive,
+    /// routes in sync. A witness: it is no member in bad standing.
     pub fn readyz(&self) -> api::Probe {
         let mut problems = self.dead_workers();
-        if self.policy.current().is_none() {
-            problems.push("no policy is loaded".to_owned());
+        match self.seat.cluster() {
+            Some(cluster) => {
+                let status = report::status_with(&*cluster, &self.seat.view(), Vec::new());
+                problems.extend(status.standing_note.clone());
+                problems.extend(report::not_enforced(&status));
+            }
+            // A witness that waits for its cluster is as ready as it can be: `status` says what it lacks.
+            None if self.is_witness() => {}
+            None => problems.extend(self.no_cluster()),
+        }
+        if self.is_witness() {
+            return api::Probe { ok: problems.is_empty(), problems };
         }
         problems.extend(port_problems(&self.port_list(&DataplaneNumbers::default())));
         if problems.is_empty() {
@@ -264,6 +330,9 @@ impl Node {
                 )
             }));
         }
+        if self.is_witness() {
+            return why;
+        }
         if !walls.kernel_forwarding_off {
             why.push(
                 "KERNEL FORWARDING IS ON and cannot be switched off: transit may bypass the policy"
@@ -283,7 +352,7 @@ impl Node {
         view::NamesView {
             names: self.policy.names(),
             ports: self.config.ports.iter().map(|p| p.name.clone()).collect(),
-            node: self.config.name.clone(),
+            node: self.name(),
         }
     }
 
@@ -295,8 +364,8 @@ impl Node {
         Vocabulary {
             names: self.policy.names(),
             ports: ports.collect(),
-            node: self.config.name.clone(),
-            node_id: self.config.node_id,
+            node: self.name(),
+            node_id: self.id(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::diagnostic::{Diagnostic, Severity};
 use arc_swap::{ArcSwap, ArcSwapOption};
+use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -30,6 +31,19 @@ fn convert(d: &policy::Diagnostic) -> Diagnostic {
     }
 }
 
+/// Whether a checked policy can be compiled in a process that has seen no other.
+///
+/// # Errors
+/// Why not.
+pub fn compiles(file: &PolicyFile) -> Result<Policy, policy::CompileError> {
+    policy::compile(file, 0, &mut Names::default())
+}
+
+/// SHA-256 of a policy's text.
+pub fn sha256(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
 /// One policy that is or was in force.
 #[derive(Debug)]
 pub struct InForce {
@@ -37,6 +51,10 @@ pub struct InForce {
     pub policy: Arc<Policy>,
     /// As checked: for `policy show --effective`.
     pub file: PolicyFile,
+    /// SHA-256 of its text.
+    pub sha256: [u8; 32],
+    /// Where it came from: a file, or the cluster.
+    pub source: String,
     /// When it came in force.
     pub loaded_at: SystemTime,
     /// Warnings about it.
@@ -46,6 +64,16 @@ pub struct InForce {
 /// Why a policy did not come in force. The one before stays.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// The configuration names no file.
+    #[error(
+        "the configuration names no policy file\n  help: set `policy` in it, or make this node a member of a cluster: `tidegate cluster init` or `tidegate cluster join`"
+    )]
+    NoFile,
+    /// The node is a member of a cluster, whose policy counts.
+    #[error(
+        "this node is a member of cluster {0}, whose policy is agreed on and not read from a file\n  help: `tidegate policy apply FILE` proposes it to the cluster"
+    )]
+    Agreed(String),
     /// The file cannot be read.
     #[error("cannot read the policy {}: {source}", file.display())]
     Read {
@@ -55,37 +83,37 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// The file has errors.
-    #[error("the policy {} has errors; the one in force stays", file.display())]
+    #[error("the policy {from} has errors; the one in force stays")]
     Invalid {
-        /// The file.
-        file: PathBuf,
+        /// The file, or which revision.
+        from: String,
         /// Its text.
         text: String,
         /// All findings, warnings included.
         findings: Vec<Diagnostic>,
     },
     /// It could not be compiled.
-    #[error("the policy {} cannot be compiled: {source}", file.display())]
+    #[error("the policy {from} cannot be compiled: {source}")]
     Compile {
-        /// The file.
-        file: PathBuf,
+        /// The file, or which revision.
+        from: String,
         /// Why.
         source: policy::CompileError,
     },
 }
 
-/// The policy file of this node and what was made of it.
+/// The policy in force on this node, and the file that it comes from while the node is in no cluster.
 pub struct PolicyStore {
-    path: PathBuf,
+    path: Option<PathBuf>,
     current: ArcSwapOption<InForce>,
     names: ArcSwap<Names>,
-    /// One load at a time; revisions count up.
+    /// One load at a time; revisions of the file count up.
     loading: Mutex<u32>,
 }
 
 impl PolicyStore {
     /// A store for that file; nothing is in force yet.
-    pub fn new(path: PathBuf) -> Self {
+    pub fn new(path: Option<PathBuf>) -> Self {
         PolicyStore {
             path,
             current: ArcSwapOption::empty(),
@@ -95,8 +123,8 @@ impl PolicyStore {
     }
 
     /// The policy file.
-    pub fn path(&self) -> &PathBuf {
-        &self.path
+    pub fn path(&self) -> Option<&PathBuf> {
+        self.path.as_ref()
     }
 
     /// The policy in force.
@@ -109,24 +137,46 @@ impl PolicyStore {
         self.names.load_full()
     }
 
-    /// Reads, checks and compiles the file, and makes it the one in force here. Handing it to the
-    /// workers is the caller's part.
+    /// Reads, checks and compiles the file, and makes it the one in force here, under the next number.
+    /// Handing it to the workers is the caller's part.
     pub fn load(&self) -> Result<Arc<InForce>, LoadError> {
-        let file = || self.path.clone();
+        let file = self.path.as_ref().ok_or(LoadError::NoFile)?;
         let text =
-            std::fs::read_to_string(&self.path).map_err(|source| LoadError::Read { file: file(), source })?;
-        let (findings, checked) = check(&self.path.display().to_string(), &text);
-        let Some(checked) = checked else {
-            return Err(LoadError::Invalid { file: file(), text, findings });
+            std::fs::read_to_string(file).map_err(|source| LoadError::Read { file: file.clone(), source })?;
+        let from = file.display().to_string();
+        let mut count = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_force = self.make(&from, &from, &text, *count + 1)?;
+        *count += 1;
+        Ok(in_force)
+    }
+
+    /// Checks and compiles a policy that was agreed on elsewhere, and makes it the one in force here,
+    /// under that revision. `source` is shown as where it comes from.
+    pub fn put(&self, revision: u32, text: &str, source: &str) -> Result<Arc<InForce>, LoadError> {
+        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.make(&format!("revision {revision}"), source, text, revision)
+    }
+
+    /// Nothing is in force any more.
+    pub fn withdraw(&self) {
+        let _one_at_a_time = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.current.store(None);
+    }
+
+    fn make(&self, name: &str, source: &str, text: &str, revision: u32) -> Result<Arc<InForce>, LoadError> {
+        let from = || name.to_owned();
+        let (findings, checked) = check(name, text);
+        let Some(file) = checked else {
+            return Err(LoadError::Invalid { from: from(), text: text.to_owned(), findings });
         };
-        let mut revision = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let mut names = Names::clone(&self.names.load());
-        let compiled = policy::compile(&checked, *revision + 1, &mut names)
-            .map_err(|source| LoadError::Compile { file: file(), source })?;
-        *revision += 1;
+        let policy = policy::compile(&file, revision, &mut names)
+            .map_err(|source| LoadError::Compile { from: from(), source })?;
         let in_force = Arc::new(InForce {
-            policy: Arc::new(compiled),
-            file: checked,
+            policy: Arc::new(policy),
+            file,
+            sha256: sha256(text),
+            source: source.to_owned(),
             loaded_at: SystemTime::now(),
             warnings: findings,
         });

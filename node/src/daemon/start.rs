@@ -1,6 +1,7 @@
 //! Start and end of the daemon, step by step.
 
-use super::dataplane::{XdpPorts, XdpSink, XdpWorkers};
+use super::cluster::{Agreement, Clusters, QuicClusters, Seat, follow};
+use super::dataplane::{NoDataplane, Ports, XdpPorts, XdpSink, XdpWorkers};
 use super::delivery::Delivery;
 use super::events::Events;
 use super::flowlog::{self, Clock, Hub, Inlet, Logs};
@@ -11,7 +12,7 @@ use super::ports::{PortKeeper, PortTable};
 use super::workers::Workers;
 use super::{caps, logging, supervise};
 use crate::api::Walls;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Role};
 use crate::control::{ControlSocket, Listener, control_router, metrics_router, serve};
 use crate::exit::{Exit, Failure};
 use crate::netlink::{Mirror, Resolver};
@@ -50,13 +51,14 @@ const TASK_ENDED: &str = "a task of the daemon ended";
 pub fn run(config: &Path) -> Result<(), Failure> {
     let config = config::load(config).map_err(|e| Failure::usage(e.to_string()))?;
     logging::start(config.log_level, config.log_format);
-    caps::check().map_err(|e| Failure::error(e.to_string()))?;
-    let walls = supervise::first_wall(&[], 0);
-    let policy = Arc::new(PolicyStore::new(config.policy.clone()));
-    let in_force = policy.load().map_err(policy_failure)?;
-    for warning in &in_force.warnings {
-        tracing::warn!("{}", warning.render(None).trim_end());
-    }
+    // A witness forwards nothing: it needs no capability, and the kernel's forwarding is not its business.
+    let walls = match config.role {
+        Role::Node => {
+            caps::check().map_err(|e| Failure::error(e.to_string()))?;
+            supervise::first_wall(&[], 0)
+        }
+        Role::Witness => Walls::default(),
+    };
     let socket = ControlSocket::bind(&config.control_socket).map_err(|e| Failure::error(e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
@@ -66,7 +68,7 @@ pub fn run(config: &Path) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::error(format!("cannot start: {e}")))?;
-    let result = runtime.block_on(daemon(config, policy, in_force, walls, socket));
+    let result = runtime.block_on(daemon(config, walls, socket));
     runtime.shutdown_timeout(END_MAX);
     result
 }
@@ -85,13 +87,42 @@ fn policy_failure(error: LoadError) -> Failure {
     Failure::new(Exit::Usage, message)
 }
 
-async fn daemon(
-    config: Config,
-    policy: Arc<PolicyStore>,
-    in_force: Arc<InForce>,
-    walls: Walls,
-    mut socket: ControlSocket,
-) -> Result<(), Failure> {
+/// The member that this node is, if it is one, and the policy to begin with, if it is none.
+async fn member_or_policy(
+    config: &mut Config,
+    clusters: &dyn Clusters,
+    policy: &PolicyStore,
+) -> Result<(Option<Arc<dyn Agreement>>, Option<Arc<InForce>>), Failure> {
+    let directory = &config.cluster.directory;
+    let opened = clusters.open(directory).await;
+    if let Some(cluster) =
+        opened.map_err(|e| Failure::error(format!("cannot take part in the cluster: {e}")))?
+    {
+        if cluster.role() != config.role {
+            return Err(Failure::usage(format!(
+                "{} holds the identity of a {}, and the configuration says role = \"{}\"\n  help: set `role` under [node] to \"{0}\", or name another `cluster.directory`",
+                directory.display(),
+                cluster.role().name(),
+                config.role.name()
+            )));
+        }
+        if config.policy.is_some() {
+            tracing::info!("the policy file of the configuration is not used: the cluster's policy counts");
+        }
+        config.name = cluster.name();
+        return Ok((Some(cluster), None));
+    }
+    if policy.path().is_none() {
+        return Ok((None, None));
+    }
+    let in_force = policy.load().map_err(policy_failure)?;
+    for warning in &in_force.warnings {
+        tracing::warn!("{}", warning.render(None).trim_end());
+    }
+    Ok((None, Some(in_force)))
+}
+
+async fn daemon(mut config: Config, walls: Walls, mut socket: ControlSocket) -> Result<(), Failure> {
     let mut ends = Ends::new()?;
     let metrics_listener =
         match config.metrics_listen {
@@ -101,7 +132,12 @@ async fn daemon(
             None => None,
         };
     let mut tasks = JoinSet::new();
-    let (node, xdp) = assemble(config, policy, &in_force, walls, &mut tasks)?;
+    let policy = Arc::new(PolicyStore::new(config.policy.clone()));
+    let clusters = Arc::new(QuicClusters::new(config.cluster.listen.clone()));
+    let (member, in_force) = member_or_policy(&mut config, &*clusters, &policy).await?;
+    let (node, xdp) = assemble(config, policy, in_force.as_ref(), walls, clusters, &mut tasks)?;
+    node.seat.take(member);
+    tasks.spawn(follow(node.clone()));
     let (stop, stopping) = watch::channel(false);
     let mut serving = JoinSet::new();
     let metrics = Arc::new(Metrics::default());
@@ -115,19 +151,17 @@ async fn daemon(
         let router = metrics_router(node.clone(), metrics);
         serving.spawn(serve(Listener::Metrics(listener), router, stopping));
     }
-    tracing::info!(
-        node = node.config.name,
-        control = %node.config.control_socket.display(),
-        policy_revision = in_force.policy.revision(),
-        workers = node.workers.count(),
-        capacity = node.config.capacity,
-        "tidegate {} runs",
-        env!("CARGO_PKG_VERSION")
-    );
+    announce(&node);
     let why = ends.wait(&node, &mut tasks).await;
     tracing::info!(why, "ending");
     stop.send_replace(true);
     while serving.join_next().await.is_some() {}
+    // The lead goes to another member while this one still forwards.
+    if let Some(cluster) = node.seat.cluster()
+        && tokio::time::timeout(END_MAX, cluster.shutdown()).await.is_err()
+    {
+        tracing::warn!("the cluster was not left in order in time");
+    }
     tasks.shutdown().await;
     // The last holders: sockets close, threads end, the XDP programs stay.
     let stopped = tokio::task::spawn_blocking(move || drop((node, xdp)));
@@ -139,56 +173,85 @@ async fn daemon(
     if why == TASK_ENDED { Err(Failure::error(why)) } else { Ok(()) }
 }
 
-/// Starts workers, mirror, ports and supervision, and joins them to a node.
+fn announce(node: &Node) {
+    tracing::info!(
+        node = node.name(),
+        role = node.config.role.name(),
+        cluster = node.seat.cluster().map(|c| c.cluster().1),
+        control = %node.config.control_socket.display(),
+        policy_revision = node.policy.current().map(|p| p.policy.revision()),
+        workers = node.workers.count(),
+        capacity = node.config.capacity,
+        "tidegate {} runs",
+        env!("CARGO_PKG_VERSION")
+    );
+}
+
+/// Starts workers, mirror, ports and supervision, and joins them to a node. A witness has none of them.
 fn assemble(
     config: Config,
     policy: Arc<PolicyStore>,
-    in_force: &Arc<InForce>,
+    in_force: Option<&Arc<InForce>>,
     walls: Walls,
+    clusters: Arc<dyn Clusters>,
     tasks: &mut JoinSet<()>,
-) -> Result<(Arc<Node>, Arc<XdpWorkers>), Failure> {
+) -> Result<(Arc<Node>, Option<Arc<XdpWorkers>>), Failure> {
+    let forwards = config.role == Role::Node;
     let started = Instant::now();
-    let (mirror, mirror_handle) = Mirror::new(Node::bindings(&config, Some(in_force)));
+    let (mirror, mirror_handle) = Mirror::new(Node::bindings(&config, in_force.map(Arc::as_ref)));
     let (resolver, resolving) = Resolver::new(mirror_handle.updates());
     let events = Arc::new(Events::new(resolver.clone()));
-    let (inlets, outlet) = flowlog::rings(config.workers.count);
-    let xdp = Arc::new(start_workers(&config, in_force, started, &events, inlets, tasks)?);
-    let workers = Workers::new(Arc::new(XdpSink(xdp.clone())));
+    let (inlets, outlet) = flowlog::rings(if forwards { config.workers.count } else { 0 });
+    let xdp = match forwards {
+        true => Some(Arc::new(start_workers(&config, in_force, started, &events, inlets, tasks)?)),
+        false => None,
+    };
+    let (workers, ports): (_, Arc<dyn Ports>) = match &xdp {
+        Some(xdp) => (
+            Workers::new(Arc::new(XdpSink(xdp.clone()))),
+            Arc::new(XdpPorts(tidegate_xdp::ports::Ports::new(xdp.clone(), RingSizes::default()))),
+        ),
+        None => (Workers::new(Arc::new(NoDataplane)), Arc::new(NoDataplane)),
+    };
     let hub = Hub::new(workers.clone());
     let logs = Arc::new(Logs::start(&config, tasks));
-    tasks.spawn(outlet.run(hub.clone(), logs.clone(), policy.clone(), Clock { start: started }));
-    let delivery = Delivery::start(&workers, Some(in_force.policy.clone()), mirror_handle.updates(), tasks);
-    let ports = Arc::new(XdpPorts(tidegate_xdp::ports::Ports::new(xdp.clone(), RingSizes::default())));
+    let delivery =
+        Delivery::start(&workers, in_force.map(|p| p.policy.clone()), mirror_handle.updates(), tasks);
     let port_table = PortTable::default();
     let node = Arc::new(Node {
         alive: (0..workers.count()).map(|_| AtomicBool::new(true)).collect(),
         config,
         started,
         workers,
-        policy,
+        policy: policy.clone(),
         delivery,
         mirror: mirror_handle.clone(),
         resolver,
         events,
-        hub,
-        logs,
+        hub: hub.clone(),
+        logs: logs.clone(),
         ports: ports.clone(),
         port_table: port_table.clone(),
         walls: Mutex::new(walls),
         last_numbers: Mutex::default(),
         reloading: tokio::sync::Mutex::default(),
+        seat: Seat::default(),
+        clusters,
     });
-    tasks.spawn(mirror.run());
-    tasks.spawn(resolving);
-    tasks.spawn(PortKeeper::new(ports, mirror_handle, port_table).run());
-    tasks.spawn(supervise::workers(node.clone()));
-    tasks.spawn(supervise::walls(node.clone()));
+    if forwards {
+        tasks.spawn(outlet.run(hub, logs, policy, Clock { start: started }));
+        tasks.spawn(mirror.run());
+        tasks.spawn(resolving);
+        tasks.spawn(PortKeeper::new(ports, mirror_handle, port_table).run());
+        tasks.spawn(supervise::workers(node.clone()));
+        tasks.spawn(supervise::walls(node.clone()));
+    }
     Ok((node, xdp))
 }
 
 fn start_workers(
     config: &Config,
-    in_force: &InForce,
+    in_force: Option<&Arc<InForce>>,
     start: Instant,
     events: &Arc<Events>,
     inlets: Vec<Inlet>,
@@ -215,7 +278,9 @@ fn start_workers(
         engine.make_resident().map_err(|e| {
             Failure::error(format!("cannot allocate the session table: {e}\n  help: lower `table.capacity`"))
         })?;
-        engine.set_policy(in_force.policy.clone());
+        if let Some(in_force) = in_force {
+            engine.set_policy(in_force.policy.clone());
+        }
         Ok(engine)
     });
     let engines: Vec<Engine> = engines.collect::<Result<_, Failure>>()?;

@@ -1,6 +1,8 @@
 //! A node for tests: real engines with real sessions on plain threads, no interface, no kernel.
 
-use super::dataplane::{DataplaneNumbers, Ports};
+use super::cluster::twin::TwinClusters;
+use super::cluster::{Clusters, Seat, follow};
+use super::dataplane::NoDataplane;
 use super::delivery::Delivery;
 use super::events::Events;
 use super::flowlog::{self, Clock, Hub, Inlet, Logs};
@@ -8,8 +10,7 @@ use super::node::Node;
 use super::policy::PolicyStore;
 use super::workers::{Command, CommandSink, Refused, Workers};
 use crate::config;
-use crate::netlink::{Mirror, Resolver};
-use std::collections::BTreeSet;
+use crate::netlink::{Mirror, Resolver, Update};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -21,6 +22,7 @@ use tidegate_dataplane::fragment::{FragmentConfig, FragmentNote};
 use tidegate_dataplane::names::ZoneId;
 use tidegate_dataplane::route::{NextHop, PortId, PortInfo, Route, Snapshot, SnapshotBuilder};
 use tidegate_dataplane::time::Now;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Everything from outside to inside is permitted.
@@ -110,27 +112,6 @@ impl CommandSink for Twin {
     }
 }
 
-/// Ports that count nothing and always open.
-struct NoPorts;
-
-impl Ports for NoPorts {
-    fn open(&self, _: PortId, _: &str, _: u32) -> Result<u16, String> {
-        Ok(1)
-    }
-    fn close(&self, _: PortId) -> Result<(), String> {
-        Ok(())
-    }
-    fn set_local(&self, _: BTreeSet<IpAddr>) -> Result<(), String> {
-        Ok(())
-    }
-    fn is_sound(&self, _: PortId) -> bool {
-        true
-    }
-    fn numbers(&self) -> Result<DataplaneNumbers, String> {
-        Ok(DataplaneNumbers::default())
-    }
-}
-
 /// A folder of its own for a test, empty.
 pub(crate) fn folder(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("tidegate-{name}-{}", std::process::id()));
@@ -141,10 +122,35 @@ pub(crate) fn folder(name: &str) -> PathBuf {
 
 /// A node with two ports whose policy is [`POLICY`], in `dir`.
 pub(crate) fn node(dir: &Path, workers: u16, capacity: u32, hung: &[u16]) -> (Arc<Node>, JoinSet<()>) {
+    let (node, _, tasks) = member(dir, workers, capacity, hung);
+    (node, tasks)
+}
+
+/// The same, with the clusters that it can found, which are twins too.
+pub(crate) fn member(
+    dir: &Path,
+    workers: u16,
+    capacity: u32,
+    hung: &[u16],
+) -> (Arc<Node>, Arc<TwinClusters>, JoinSet<()>) {
+    let clusters = Arc::new(TwinClusters::default());
+    let (node, tasks) = seated(dir, workers, capacity, hung, clusters.clone());
+    (node, clusters, tasks)
+}
+
+/// The same with any clusters; its identity would be in `dir`.
+pub(crate) fn seated(
+    dir: &Path,
+    workers: u16,
+    capacity: u32,
+    hung: &[u16],
+    clusters: Arc<dyn Clusters>,
+) -> (Arc<Node>, JoinSet<()>) {
     std::fs::write(dir.join("policy.toml"), POLICY).unwrap();
     let text = "policy = \"policy.toml\"\n[node]\nname = \"n1\"\n[[port]]\nname = \"outside\"\nzone = \"outside\"\n\
                 interface = \"tg-none0\"\n[[port]]\nname = \"inside\"\nzone = \"inside\"\ninterface = \"tg-none1\"\n";
-    let config = config::parse(&dir.join("node.toml"), text.to_owned()).unwrap();
+    let text = format!("{text}[cluster]\ndirectory = \"{}\"\n", dir.join("cluster").display());
+    let config = config::parse(&dir.join("node.toml"), text).unwrap();
     let policy = Arc::new(PolicyStore::new(config.policy.clone()));
     let in_force = policy.load().unwrap();
     let (_, mirror) = Mirror::new(Node::bindings(&config, Some(&in_force)));
@@ -154,8 +160,10 @@ pub(crate) fn node(dir: &Path, workers: u16, capacity: u32, hung: &[u16]) -> (Ar
     let twin = Twin::start_with(workers, capacity, hung, started, inlets);
     let workers = Workers::new(Arc::new(twin));
     let mut tasks = JoinSet::new();
-    let delivery = Delivery::start(&workers, None, mirror.updates(), &mut tasks);
-    tasks.abort_all();
+    let first = Update { derived: Arc::default(), snapshot: Arc::new(snapshot()), stale: Arc::default() };
+    let (updates, told) = watch::channel(first);
+    let delivery = Delivery::start(&workers, None, told, &mut tasks);
+    tasks.spawn(async move { updates.closed().await });
     let hub = Hub::new(workers.clone());
     let logs = Arc::new(Logs::start(&config, &mut tasks));
     tasks.spawn(outlet.run(hub.clone(), logs.clone(), policy.clone(), Clock { start: started }));
@@ -171,13 +179,17 @@ pub(crate) fn node(dir: &Path, workers: u16, capacity: u32, hung: &[u16]) -> (Ar
         delivery,
         mirror,
         resolver,
-        ports: Arc::new(NoPorts),
+        ports: Arc::new(NoDataplane),
         port_table: Arc::default(),
         walls: Mutex::default(),
         last_numbers: Mutex::default(),
         reloading: tokio::sync::Mutex::default(),
+        seat: Seat::default(),
+        clusters,
     };
-    (Arc::new(node), tasks)
+    let node = Arc::new(node);
+    tasks.spawn(follow(node.clone()));
+    (node, tasks)
 }
 
 /// Sets up `flows` UDP sessions: 10.0.a.b:1024+n -> 10.1.0.2:53, spread over the workers that they

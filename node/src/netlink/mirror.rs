@@ -74,8 +74,12 @@ pub struct MirrorHandle {
 impl MirrorHandle {
     /// Replaces the ports and their zones.
     pub fn set_bindings(&self, bindings: Vec<PortBinding>) {
-        lock(&self.inputs).bindings = bindings;
-        self.changed.notify_one();
+        let mut inputs = lock(&self.inputs);
+        if inputs.bindings != bindings {
+            inputs.bindings = bindings;
+            drop(inputs);
+            self.changed.notify_one();
+        }
     }
 
     /// Says which interface a port has open; `None`: it is closed.

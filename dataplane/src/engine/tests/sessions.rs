@@ -256,6 +256,24 @@ fn live_sessions_are_judged_again_also_by_another_policy_of_the_same_number() {
 }
 
 #[test]
+fn a_withdrawn_policy_ends_live_sessions_and_denies_new_ones() {
+    // Red when sessions go on by the policy before: by their packets, or in the sweep.
+    for sweep_first in [false, true] {
+        let mut lab = Lab::new(POLICY, 1000);
+        lab.verdict(OUT, udp(true, 4000, 53, 1));
+        assert!(lab.engine.withdraw_policy().is_some());
+        if sweep_first {
+            lab.wait_ms(2_500);
+            assert!(lab.sessions().is_empty());
+        } else {
+            assert_eq!(dropped(lab.verdict(IN, udp(false, 4000, 53, 1))), DropReason::PolicyRevoked);
+        }
+        assert_eq!(ended(&lab, EndReason::Denied), 1);
+        assert_eq!(dropped(lab.verdict(OUT, udp(true, 4000, 53, 1))), DropReason::NoPolicy);
+    }
+}
+
+#[test]
 fn f7_a_changed_timeout_applies_to_live_sessions_from_their_next_packet() {
     // Red when the sweep applies it before a packet, or no packet ever does.
     let mut lab = Lab::new(POLICY, 1000);
