@@ -5,6 +5,7 @@ use std::time::Duration;
 use support::*;
 use tidegate_sync::cluster::Role;
 use tidegate_sync_net::identity::Directory;
+use tidegate_sync_net::pki::{Csr, NodeKey};
 
 fn key_of(node: &Node) -> [u8; 32] {
     Directory::open(&node.dir).unwrap().unwrap().credentials().unwrap().key.sha256()
@@ -26,7 +27,10 @@ fn rotation_gives_all_members_new_keys_and_loses_no_connection() {
     let after: Vec<_> = nodes.iter().map(key_of).collect();
     assert!(before.iter().zip(&after).all(|(before, after)| before != after));
     assert!(all_connected(&nodes));
-    assert!(!logged(&["the connection to node", "ended"]));
+    for node in &nodes {
+        let address = format!(" at {} ended", node.cluster().addresses()[0]);
+        assert!(!logged(&["the connection to node", &address]), "{address}");
+    }
     let state = nodes[0].run(nodes[0].cluster().read(LONG)).unwrap();
     let on_record: Vec<_> = state.members.values().map(|m| m.key_sha256).collect();
     assert_eq!(on_record, after);
@@ -36,6 +40,27 @@ fn rotation_gives_all_members_new_keys_and_loses_no_connection() {
         node.open();
     }
     until("all connections again", || all_connected(&nodes));
+}
+
+#[test]
+fn nodes_whose_certificates_all_expired_renew_them_when_they_start() {
+    // Red when a full member needs a connection before it can renew.
+    let home = tempfile::tempdir().unwrap();
+    let mut nodes = three(home.path(), Role::Node);
+    nodes.iter_mut().for_each(Node::stop);
+    for node in &nodes {
+        let directory = Directory::open(&node.dir).unwrap().unwrap();
+        let ca = directory.ca().unwrap();
+        let key = NodeKey::generate().unwrap();
+        let csr = Csr::from_der(&key.csr("x").unwrap()).unwrap();
+        let id = directory.identity().unwrap().unwrap().node;
+        let long_ago = directory.credentials().unwrap().certificate.not_before_unix_s() - 3 * 24 * 3_600;
+        let expired = ca.issue(&csr, id, "x", long_ago, 3_600).unwrap();
+        directory.write_certificate(&expired, &key).unwrap();
+    }
+    nodes.iter_mut().for_each(Node::open);
+    nodes[0].apply("agreed");
+    until("all connections", || all_connected(&nodes));
 }
 
 #[test]

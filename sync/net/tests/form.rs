@@ -137,6 +137,32 @@ fn a_lease_ends_without_a_quorum_and_the_log_agrees_later() {
 }
 
 #[test]
+fn a_node_that_was_away_while_others_joined_follows_a_leader_that_it_does_not_know() {
+    // Red without the members in the answer to a hello: it would refuse that leader for ever.
+    let home = tempfile::tempdir().unwrap();
+    let mut nodes = three(home.path(), Role::Node);
+    let first = leader(&nodes);
+    let away = (first + 1) % 3;
+    until("the policy at the one that goes", || nodes[away].revision() == 1);
+    nodes[away].kill();
+    for name in ["d", "e"] {
+        let token = nodes[first].token(Role::Node);
+        nodes.push(Node::join(home.path(), name, &token));
+    }
+    until("five voters", || nodes.iter().enumerate().all(|(n, node)| n == away || voters(node) == 5));
+    // Until one of the new ones leads.
+    let mut at = first;
+    while at < 3 {
+        nodes[at].stop();
+        nodes[at].open();
+        at = leader(&nodes);
+    }
+    let next = nodes[at].apply("while it was away");
+    nodes[away].open();
+    until("it to follow the new one", || nodes[away].revision() == next);
+}
+
+#[test]
 fn wait_enforced_asks_every_full_member() {
     let home = tempfile::tempdir().unwrap();
     let nodes = three(home.path(), Role::Witness);

@@ -167,6 +167,15 @@ fn a_removed_node_is_told_and_stays_out() {
     nodes[away].open();
     until("the one that was away to hear it", || matches!(standing(&nodes[away]), Standing::Removed { .. }));
     until("its policy to go", || nodes[away].cluster().policy().borrow().is_none());
+    // Where nobody can tell it again: red when it is not written down.
+    let (alone, dir) = (home.path().join("alone"), nodes[away].dir.clone());
+    nodes[away].stop();
+    std::fs::rename(&dir, &alone).unwrap();
+    std::fs::write(alone.join("members.json"), b"{}").unwrap();
+    nodes[away].dir = alone;
+    nodes[away].open();
+    assert!(matches!(standing(&nodes[away]), Standing::Removed { .. }));
+    assert!(nodes[away].cluster().policy().borrow().is_none());
     let command = tidegate_sync::cluster::Command::ConfirmPolicy { revision: 1 };
     let error = nodes[away].run(nodes[away].cluster().propose(command, "test", LONG)).unwrap_err();
     assert!(matches!(error, ProposeError::Standing(Standing::Removed { .. })), "{error}");

@@ -38,15 +38,22 @@ impl Counting {
     }
 }
 
-/// Lets one line a subject through in an interval, and says how many it held back. What strangers cause
-/// shares one subject a kind, so that they cannot fill memory or the log.
+/// Lets one line a subject through in an interval, and says how many it held back; and so many lines of all
+/// subjects together, because strangers can think of any number of them.
 pub(crate) struct LogGate {
     interval: Duration,
-    seen: Mutex<BTreeMap<String, (Instant, u64)>>,
+    seen: Mutex<Seen>,
 }
 
-/// Subjects that are remembered; above that all are forgotten, and each may speak once more.
-const SUBJECTS: usize = 256;
+#[derive(Default)]
+struct Seen {
+    subjects: BTreeMap<String, (Instant, u64)>,
+    /// When the interval of all subjects began, and how many lines passed in it.
+    window: Option<(Instant, usize)>,
+}
+
+/// Lines of all subjects in an interval.
+const LINES: usize = 100;
 
 impl LogGate {
     pub(crate) fn new(interval: Duration) -> Self {
@@ -56,20 +63,29 @@ impl LogGate {
     /// `Some(n)`: log it, n lines like it were held back before.
     pub(crate) fn pass(&self, subject: &str, now: Instant) -> Option<u64> {
         let mut seen = self.seen.lock().unwrap_or_else(|e| e.into_inner());
-        if seen.len() >= SUBJECTS && !seen.contains_key(subject) {
-            seen.clear();
+        let Seen { subjects, window } = &mut *seen;
+        let (since, lines) = window.get_or_insert((now, 0));
+        if now.duration_since(*since) >= self.interval {
+            (*since, *lines) = (now, 0);
+            // Older ones may speak again, so nothing is remembered that says otherwise.
+            subjects.retain(|_, (last, _)| now.duration_since(*last) < 2 * self.interval);
         }
-        match seen.get_mut(subject) {
+        if *lines >= LINES {
+            return None;
+        }
+        let passed = match subjects.get_mut(subject) {
             Some((last, held)) if now.duration_since(*last) < self.interval => {
                 *held += 1;
                 None
             }
             Some(entry) => Some(std::mem::replace(entry, (now, 0)).1),
             None => {
-                seen.insert(subject.to_owned(), (now, 0));
+                subjects.insert(subject.to_owned(), (now, 0));
                 Some(0)
             }
-        }
+        };
+        *lines += usize::from(passed.is_some());
+        passed
     }
 }
 
@@ -87,10 +103,10 @@ mod tests {
         assert_eq!(gate.pass("b", at(1)), Some(0));
         assert_eq!(gate.pass("a", at(9)), None);
         assert_eq!(gate.pass("a", at(10)), Some(2));
-        // Red without the bound: memory grows with the number of strangers.
-        for n in 0..10_000 {
-            gate.pass(&n.to_string(), at(11));
-        }
-        assert!(gate.seen.lock().unwrap().len() <= SUBJECTS);
+        // Red without the bound of all together: memory and log grow with what strangers think of.
+        let passed = (0..10_000).filter(|n| gate.pass(&n.to_string(), at(25)).is_some()).count();
+        assert_eq!(passed, LINES);
+        assert!(gate.seen.lock().unwrap().subjects.len() <= LINES + 2);
+        assert_eq!(gate.pass("a", at(40)), Some(0));
     }
 }

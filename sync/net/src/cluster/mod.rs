@@ -18,6 +18,7 @@ mod recover;
 mod renew;
 mod serve;
 mod shared;
+mod standing;
 mod start;
 mod thread;
 mod tls;

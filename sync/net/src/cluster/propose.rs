@@ -67,7 +67,7 @@ pub(crate) async fn propose(
                 false => ProposeError::NoQuorum(no_quorum(shared, &why)),
             });
         }
-        let left = (end - now).min(RESEND);
+        let left = (end - now).min(RESEND + on_the_way(&proposal.command));
         let attempt = match leader {
             None => Attempt::NotTaken("no leader is known".to_owned()),
             Some(id) if id == shared.id => at_home(shared, &proposal, left).await,
@@ -80,6 +80,14 @@ pub(crate) async fn propose(
             Attempt::Unknown(reason) => (taken, why) = (true, reason),
         }
         let _ = timeout(AGAIN, state.changed()).await;
+    }
+}
+
+/// How long a long policy may travel: 256 KiB a second are slow for a sync network.
+fn on_the_way(command: &Command) -> Duration {
+    match command {
+        Command::ApplyPolicy { text, .. } => Duration::from_secs(text.len() as u64 >> 18),
+        _ => Duration::ZERO,
     }
 }
 

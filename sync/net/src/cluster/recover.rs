@@ -43,6 +43,7 @@ pub(crate) fn recover(path: &Path, by: &str) -> Result<u32, RecoverError> {
     let generation = recovered.generation;
     found(&mut store, &recovered, term + 1).map_err(|e| open(e.to_string()))?;
     close(store).map_err(open)?;
+    super::standing::forget(&directory).map_err(|e| open(e.to_string()))?;
     // After the store: until here nothing has happened.
     identity.generation = generation;
     let identity_error = |e: crate::identity::IdentityError| OpenError::Identity(e.to_string());

@@ -19,7 +19,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tidegate_sync::cluster::{ClusterId, ClusterState, Member, NodeId, Role, StoreId};
-use tidegate_sync::raft::RaftStatus;
+use tidegate_sync::raft::{RaftRole, RaftStatus};
 use tokio::sync::watch;
 
 /// One member, as its tasks see it.
@@ -133,6 +133,7 @@ impl Shared {
         });
         if changed {
             tracing::error!("{standing}");
+            super::standing::keep(&self.directory, &standing);
             self.halt.store(true, Ordering::Release);
             self.peers.close_all(crate::quic::endpoint::Close::Shutdown, "this node is no member any more");
         }
@@ -219,6 +220,29 @@ impl Shared {
             renewal_error: self.renewal_error.lock().unwrap_or_else(|e| e.into_inner()).clone(),
             counters: self.counting.read(),
         }
+    }
+
+    /// The Raft thread has ended: this node decides nothing any more until it is started again.
+    pub(crate) fn store_failed(&self, message: String) {
+        tracing::error!("{message}");
+        self.standing.send_if_modified(|now| {
+            let member = *now == Standing::Member;
+            if member {
+                *now = Standing::StoreFailed { message };
+            }
+            member
+        });
+    }
+
+    /// The Raft thread has ended: it knows of no leader any more.
+    pub(crate) fn no_part(&self) {
+        self.status.send_modify(|status| {
+            (status.leader, status.has_quorum) = (None, false);
+            status.peers.clear();
+            if status.role == RaftRole::Leader {
+                status.role = RaftRole::Follower;
+            }
+        });
     }
 
     /// What this node says of itself.

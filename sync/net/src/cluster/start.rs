@@ -7,7 +7,7 @@ use super::peers::Peers;
 use super::shared::{Shared, unix_ms};
 use super::thread::{QUEUE, RaftThread};
 use super::tls::{self, Tls};
-use super::{Cluster, OpenError, Options, Standing, renew, serve};
+use super::{Cluster, OpenError, Options, Standing, renew, serve, standing};
 use crate::identity::{Directory, Identity};
 use crate::quic::endpoint::{self, Endpoints};
 use arc_swap::ArcSwap;
@@ -63,6 +63,10 @@ pub(crate) fn start<S: Store + Send + 'static>(start: Start<S>) -> Result<Cluste
     };
     let replica = Replica::open(config, store).map_err(|e| OpenError::Store(e.to_string()))?;
     let state = replica.state().cloned().unwrap_or(seed);
+    let standing = standing::read(&directory, identity.node, &state);
+    if standing != Standing::Member {
+        tracing::error!("{standing}");
+    }
     let membership = Arc::new(ArcSwap::from_pointee(tls::membership(&state, &BTreeMap::new())));
     let tls = Tls::load(&directory, &membership)?;
     let (reset_key, ca_sha256) = (tls.reset_key, tls.ca_sha256);
@@ -83,9 +87,9 @@ pub(crate) fn start<S: Store + Send + 'static>(start: Start<S>) -> Result<Cluste
         versions: options.versions,
         started: Instant::now(),
         raft,
-        halt: AtomicBool::new(false),
+        halt: AtomicBool::new(standing != Standing::Member),
         status: watch::Sender::new(replica.status()),
-        standing: watch::Sender::new(Standing::Member),
+        standing: watch::Sender::new(standing),
         in_force: watch::Sender::new(None),
         enforced: watch::Sender::new(None),
         stop: watch::Sender::new(false),

@@ -35,6 +35,20 @@ pub(crate) enum Input {
     Unreachable(NodeId),
 }
 
+/// Nobody believes in a lead or a quorum after the thread has ended; and when it ended by a panic, it says
+/// so: a member that is silently deaf would be worse.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let message = "the Raft thread ended by a fault in it (see the log); this node forwards on under the last agreed policy but takes no part in decisions: restart the daemon, and report the fault";
+            self.0.store_failed(message.to_owned());
+        }
+        self.0.no_part();
+    }
+}
+
 /// The thread's own.
 pub(crate) struct RaftThread<S: Store> {
     replica: Replica<S>,
@@ -67,6 +81,7 @@ impl<S: Store + Send + 'static> RaftThread<S> {
     }
 
     fn run(mut self) {
+        let _end = End(self.shared.clone());
         self.publish_status();
         while !self.shared.halt.load(Ordering::Acquire) {
             if !self.take_inputs() {
@@ -256,20 +271,6 @@ impl<S: Store + Send + 'static> RaftThread<S> {
         let message = format!(
             "{error}; this node forwards on under the last agreed policy but takes no part in decisions: {remedy}"
         );
-        tracing::error!("{message}");
-        self.shared.standing.send_if_modified(|now| {
-            let member = *now == Standing::Member;
-            if member {
-                *now = Standing::StoreFailed { message };
-            }
-            member
-        });
-        let mut status = self.replica.status();
-        (status.leader, status.has_quorum) = (None, false);
-        status.peers.clear();
-        if status.role == RaftRole::Leader {
-            status.role = RaftRole::Follower;
-        }
-        self.shared.status.send_replace(status);
+        self.shared.store_failed(message);
     }
 }
