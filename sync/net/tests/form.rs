@@ -111,6 +111,24 @@ fn without_a_quorum_changes_and_reads_are_refused_and_the_policy_stays() {
 }
 
 #[test]
+fn a_node_that_starts_alone_begins_with_the_last_agreed_policy() {
+    // Red when what it opens with is its last snapshot: then it forwards under an old policy for a moment.
+    let home = tempfile::tempdir().unwrap();
+    let mut nodes = three(home.path(), Role::Node);
+    for n in 2..8 {
+        assert_eq!(nodes[0].apply(&format!("policy {n}")), n);
+    }
+    until("it everywhere", || nodes.iter().all(|n| n.revision() == 7));
+    // Until the commit index is on its disk, too.
+    nodes.iter_mut().for_each(Node::stop);
+    nodes[1].open();
+    let policy = nodes[1].cluster().policy();
+    assert_eq!(policy.borrow().as_ref().map(|p| p.revision), Some(7));
+    assert_eq!(nodes[1].cluster().health().peers.len(), 2);
+    assert!(!nodes[1].cluster().health().quorum);
+}
+
+#[test]
 fn a_lease_ends_without_a_quorum_and_the_log_agrees_later() {
     let home = tempfile::tempdir().unwrap();
     let mut nodes = three(home.path(), Role::Node);

@@ -204,6 +204,7 @@ async fn say_hello(shared: &Arc<Shared>, peer: &Peer, connection: &Connection) -
         );
     }
     peer.note().build = Some(printable(&it.build, BUILD_LONGEST));
+    peer.note().boot = Some(it.boot);
     shared.told_members(peer.id, told);
     Ok(())
 }

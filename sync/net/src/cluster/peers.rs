@@ -38,6 +38,8 @@ pub(crate) struct PeerNote {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) last_error: Option<String>,
     pub(crate) build: Option<String>,
+    /// The process that was reached last.
+    pub(crate) boot: Option<[u8; 16]>,
 }
 
 /// The receiving ends of a peer's queues, for its dialling task.
@@ -152,8 +154,15 @@ impl Peers {
         self.inbound().get(&id).cloned()
     }
 
-    /// Takes note of a connection that a peer dialled; the one before it is closed.
+    /// Takes note of a connection that a peer dialled; the one before it is closed, and this node's own if it
+    /// leads to a process that is no more.
     pub(crate) fn arrived(&self, id: NodeId, inbound: Inbound) {
+        if let Some(peer) = self.dialled().get(&id)
+            && peer.note().boot.is_some_and(|boot| boot != inbound.boot)
+            && let Some(connection) = &*peer.connection.borrow()
+        {
+            connection.close(Close::Replaced.code(), b"another process is there now");
+        }
         if let Some(old) = self.inbound().insert(id, inbound) {
             old.connection.close(Close::Replaced.code(), b"a newer connection took its place");
         }

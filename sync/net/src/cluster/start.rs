@@ -61,7 +61,10 @@ pub(crate) fn start<S: Store + Send + 'static>(start: Start<S>) -> Result<Cluste
         heartbeat_ticks: options.heartbeat_ticks,
         ..ReplicaConfig::new(identity.node, rand::random())
     };
-    let replica = Replica::open(config, store).map_err(|e| OpenError::Store(e.to_string()))?;
+    let store_error = |e: &dyn std::fmt::Display| OpenError::Store(e.to_string());
+    let mut replica = Replica::open(config, store).map_err(|e| store_error(&e))?;
+    // Applies what is known to be committed: the first policy that is published is the last agreed one.
+    replica.drive().map_err(|e| store_error(&e))?;
     let state = replica.state().cloned().unwrap_or(seed);
     let standing = standing::read(&directory, identity.node, &state);
     if standing != Standing::Member {

@@ -77,18 +77,25 @@ pub(crate) fn accepted(connection: &Connection) -> Result<Accepted, String> {
 /// Why a connection ended or never stood, in words that fit into a log line.
 pub(crate) fn close_reason(error: &ConnectionError) -> String {
     let text = match error {
-        ConnectionError::TransportError(e) if !e.reason.is_empty() => e.reason.clone(),
+        ConnectionError::TransportError(e) if !e.reason.is_empty() => plain(&e.reason).to_owned(),
         ConnectionError::ConnectionClosed(c) if !c.reason.is_empty() => {
-            format!("the peer refused: {}", String::from_utf8_lossy(&c.reason))
+            format!("the peer refused: {}", plain(&String::from_utf8_lossy(&c.reason)))
         }
         ConnectionError::ApplicationClosed(c) if !c.reason.is_empty() => {
             format!("closed by the peer: {}", String::from_utf8_lossy(&c.reason))
         }
         ConnectionError::TimedOut => "the peer is silent".to_owned(),
+        ConnectionError::LocallyClosed => "closed by this node".to_owned(),
         ConnectionError::Reset => "the peer's process is another one now".to_owned(),
         other => other.to_string(),
     };
     printable(&text, 400)
+}
+
+/// Our own reason without what rustls wraps it in.
+fn plain(reason: &str) -> &str {
+    let own = reason.strip_prefix("invalid peer certificate: Other(OtherError(");
+    own.and_then(|own| own.strip_suffix("))")).unwrap_or(reason)
 }
 
 /// SHA-256 of the key in a certificate request whose signature is right.

@@ -3,6 +3,8 @@
 use quinn::{
     AckFrequencyConfig, Endpoint, EndpointConfig, IdleTimeout, TokioRuntime, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use sha2::{Digest, Sha256};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -105,9 +107,12 @@ impl Endpoints {
         reset_key: &[u8; 32],
     ) -> io::Result<Self> {
         let mut listeners = Vec::new();
+        // A reset is sent only for ids that the node knows for its own: also those of the process before.
+        let ids = Sha256::digest(reset_key).first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         for socket in sockets {
             let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
-            let config = EndpointConfig::new(Arc::new(key));
+            let mut config = EndpointConfig::new(Arc::new(key));
+            config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
             listeners.push(Endpoint::new(config, Some(server.clone()), socket, Arc::new(TokioRuntime))?);
         }
         let (v4, v6) = dialling();
