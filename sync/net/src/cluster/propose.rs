@@ -44,7 +44,7 @@ pub(crate) async fn propose(
     let proposal =
         Proposal { id: RequestId(rand::random()), by, via: shared.id, at_unix_ms: unix_ms(), command };
     let (start, mut leader_seen) = (Instant::now(), Instant::now());
-    let (end, mut taken, mut why) = (start + within, false, "no leader is known".to_owned());
+    let (end, mut taken, mut why) = (start + within, false, "no leader is heard".to_owned());
     let mut state = shared.state.subscribe();
     loop {
         // Applied here in the meantime, whoever put it into the log.
@@ -55,7 +55,8 @@ pub(crate) async fn propose(
         let now = Instant::now();
         let (leader, quorum) = {
             let status = shared.status.borrow();
-            (status.leader, status.has_quorum)
+            // One that is silent takes nothing, and nobody could say that it did not.
+            (status.leader.filter(|_| status.has_quorum), status.has_quorum)
         };
         if quorum {
             leader_seen = now;
@@ -69,7 +70,7 @@ pub(crate) async fn propose(
         }
         let left = (end - now).min(RESEND + on_the_way(&proposal.command));
         let attempt = match leader {
-            None => Attempt::NotTaken("no leader is known".to_owned()),
+            None => Attempt::NotTaken("no leader is heard".to_owned()),
             Some(id) if id == shared.id => at_home(shared, &proposal, left).await,
             Some(id) => at_peer(shared, id, &proposal, left).await,
         };
