@@ -14,8 +14,9 @@ use tokio::sync::{mpsc, watch};
 
 /// Raft messages that wait for a peer's connection to take them; more are dropped, Raft sends again.
 const QUEUE: usize = 1_024;
-/// Long messages (snapshots, long entries) that wait.
-const BULK: usize = 2;
+/// Long messages that wait: batches of entries, up to 1 MiB or one long policy each, while a peer catches up.
+/// Of snapshots only one is under way.
+const BULK: usize = 16;
 
 /// Another member, as this node dials it.
 pub(crate) struct Peer {
