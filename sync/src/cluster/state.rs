@@ -217,7 +217,7 @@ impl ClusterState {
         self.members.iter().filter(|(_, m)| m.voter).map(|(id, _)| *id).collect()
     }
 
-    /// Who is to vote: with fewer than three members one full node alone, else everybody.
+    /// Who is to vote: with fewer than three members one alone, a full node if there is one, else everybody.
     ///
     /// Two voters would be worse than one: then the death of either ends all changes.
     pub fn voters_wanted(&self) -> BTreeSet<NodeId> {
@@ -226,7 +226,8 @@ impl ClusterState {
         }
         let full = |id: &&NodeId| self.members.get(id).is_some_and(|m| m.role == Role::Node);
         let voters = self.voters();
-        voters.iter().find(full).or_else(|| self.members.keys().find(full)).copied().into_iter().collect()
+        let any = voters.iter().find(full).or_else(|| self.members.keys().find(full));
+        any.or_else(|| voters.first()).copied().into_iter().collect()
     }
 
     /// The member of that name, or of that number.

@@ -6,7 +6,7 @@ use super::snapshot::state_of;
 use super::store::{Batch, Store, StoreError};
 use crate::cluster::{ClusterState, NodeId, Proposal};
 use prost::Message as _;
-use raft::eraftpb::{ConfChangeV2, Entry, HardState, Message, Snapshot};
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, HardState, Message, Snapshot};
 use raft::{ReadState, StateRole};
 use std::sync::Arc;
 
@@ -118,6 +118,13 @@ impl<S: Store> Replica<S> {
             self.unsynced = self.unsynced.or(Some(self.ticks));
         }
         committed.append(&mut light.take_committed_entries());
+        if committed.iter().any(|e| e.entry_type == EntryType::EntryConfChangeV2 as i32) {
+            // Forgotten, this node would look for the votes of nodes that are gone since.
+            let hard_state = self.node.raft.hard_state();
+            let batch = Batch { hard_state: Some(&hard_state), must_sync: true, ..Batch::default() };
+            persist(&mut self.store, &mut self.late, &batch)?;
+            self.unsynced = None;
+        }
         if !committed.is_empty() {
             self.apply(&committed, out)?;
         }

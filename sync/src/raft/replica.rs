@@ -5,7 +5,7 @@ use super::guard::{self, StepError};
 use super::mirror::Mirror;
 use super::snapshot;
 use super::store::{Store, StoreError};
-use crate::cluster::{ClusterState, NodeId, Outcome, Proposal, RequestId};
+use crate::cluster::{ClusterState, Command, NodeId, Outcome, Proposal, RequestId};
 use raft::eraftpb::ConfChangeV2;
 use raft::{GetEntriesContext, ProgressState, RawNode, SnapshotStatus, StateRole};
 use siphasher::sip::SipHasher13;
@@ -293,7 +293,8 @@ impl<S: Store> Replica<S> {
     }
 
     /// Puts a proposal into the log, or answers it at the next `drive` if it was applied before. Applied
-    /// does not follow: a leader that loses its place loses what is not committed.
+    /// does not follow: a leader that loses its place loses what is not committed. A leader does not
+    /// remove itself: it hands over the lead and is busy, and the next one can be asked.
     ///
     /// # Errors
     /// It is not in the log.
@@ -309,6 +310,14 @@ impl<S: Store> Replica<S> {
         let raft = &self.node.raft;
         if raft.state != StateRole::Leader {
             return Err(ProposeError::NotLeader { leader: self.leader() });
+        }
+        if proposal.command == (Command::Remove { node: self.config.id })
+            && let Some(to) = self.successor()
+        {
+            // Who leads knows what is committed. One that is told nothing more would need the vote of a
+            // node that is gone.
+            self.transfer_leader(to);
+            return Err(ProposeError::Busy);
         }
         let data = crate::codec::encode(proposal);
         if data.len() > entry::LONGEST {

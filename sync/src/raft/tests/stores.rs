@@ -60,6 +60,21 @@ fn a_wiped_store_is_noticed() {
     assert!(refused.into_iter().any(|e| matches!(e, StepError::Lost { last: 0, .. })));
 }
 
+#[test]
+fn a_membership_change_that_is_applied_survives_the_power() {
+    // Without the sync before it is applied the survivor waits for the votes of nodes that are gone.
+    let mut world = World::of(3);
+    world.tidy = false;
+    let leader = world.leader();
+    for other in [N1, N2, N3].into_iter().filter(|id| *id != leader) {
+        assert_eq!(world.agree(Command::Remove { node: other }), Outcome::Done);
+    }
+    world.nodes.retain(|id, _| *id == leader);
+    world.crash(leader);
+    world.ticks(60);
+    assert_eq!(world.leader(), leader);
+}
+
 fn open(store: MemoryStore) -> Result<Replica<MemoryStore>, OpenError> {
     Replica::open(ReplicaConfig::new(N1, 1), store)
 }
