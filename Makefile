@@ -16,10 +16,10 @@ PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
 QUICKLY_BUILT := CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
   CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
 
-.PHONY: help setup build demo test test-unit test-lab bench lint fuzz clean
+.PHONY: help setup build demo test test-unit test-lab test-planted sim bench lint fuzz clean
 
 help: ## what there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 setup: ## install the Debian packages and crates that building and testing need
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it from rustup.rs, then run make again" >&2; exit 1; }
@@ -40,7 +40,7 @@ build: setup ## both binaries, in target/release
 demo: build ## the main job on real traffic, in under a minute
 	$(SUDO) target/release/tidegate-lab demo
 
-test: test-unit test-lab ## everything that must pass
+test: test-unit test-lab test-planted ## everything that must pass
 	@echo "all tests passed"
 
 test-unit: setup ## the pure crates and the daemon's own tests
@@ -48,6 +48,13 @@ test-unit: setup ## the pure crates and the daemon's own tests
 
 test-lab: build ## real traffic through real devices, in namespaces
 	$(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=2
+
+test-planted: setup ## faults planted in the agreement: the simulation must find each
+	cluster-tests/planted/planted.sh
+
+SEEDS ?= 200
+sim: build ## simulated clusters: SEEDS=n of them, their counts, and what they found
+	target/release/tidegate-lab sim --seeds $(SEEDS)
 
 bench: build ## benchmarks against their peers: target/bench/report.json and a table
 	$(SUDO) target/release/tidegate-lab bench

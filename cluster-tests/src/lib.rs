@@ -14,6 +14,7 @@ pub mod demo;
 mod error;
 pub mod lab;
 pub mod policies;
+pub mod sim;
 pub mod sys;
 pub mod traffic;
 

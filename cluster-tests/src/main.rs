@@ -9,7 +9,7 @@ use tidegate_lab::bench;
 use tidegate_lab::bench::raw::{self, RawPort};
 use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec};
 use tidegate_lab::sys::{Stop, read_file};
-use tidegate_lab::{LabError, demo};
+use tidegate_lab::{LabError, demo, sim};
 
 /// A client, a server, and Tidegate nodes between them, in network namespaces of this machine.
 #[derive(Debug, Parser)]
@@ -55,6 +55,24 @@ enum Verb {
     },
     /// Show the main job on real traffic, in under a minute; exit code 0 only if every check passes.
     Demo,
+    /// Run whole clusters on virtual networks, clocks and disks; each seed is another life.
+    ///
+    /// Prints what the seeds contained. Ends with 1 if one of them broke a rule, with the command that
+    /// does the same again, or if too little happened in them.
+    Sim(Sim),
+}
+
+#[derive(Debug, clap::Args)]
+struct Sim {
+    /// How many seeds.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
+    first: u64,
+    /// This one alone, again.
+    #[arg(long, conflicts_with_all = ["seeds", "first"])]
+    seed: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -122,6 +140,13 @@ fn main() -> ExitCode {
             Stop::on_signals().and_then(|stop| bench::run(quick, only.as_deref(), &stop))
         }
         Verb::Demo => Stop::on_signals().and_then(|stop| demo::run(&stop)),
+        Verb::Sim(Sim { seeds, first, seed }) => {
+            let well = match seed {
+                Some(seed) => sim::command::replay(seed),
+                None => sim::command::run_seeds(sim::command::Order { first, seeds }),
+            };
+            return if well { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        }
         Verb::List => {
             lab::list().iter().for_each(|name| println!("{name}"));
             Ok(())
