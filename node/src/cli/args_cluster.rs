@@ -21,7 +21,7 @@ Examples:
         /// The cluster's name: letters, digits, - and _.
         #[arg(long)]
         name: String,
-        /// This node's name in it; without it the configured one.
+        /// This node's name in it; without it the configured one. Log records of flows carry it from the next start on.
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
         /// Where other nodes reach this one, IP[:PORT]; repeat it for each path, the best first.
@@ -34,6 +34,7 @@ Examples:
     /// The cluster's fingerprint in the token is checked before its secret is shown. From then on the cluster's
     /// policy is in force here, and not a file's. The same command again, after an answer that was lost, costs
     /// nothing.
+    #[command(override_usage = "tidegate cluster join [OPTIONS] <TOKEN> --address <ADDR>...")]
     #[command(after_help = "\
 Examples:
   tidegate cluster join tidegate-join-1-... --address 10.90.0.2
@@ -42,7 +43,8 @@ Examples:
     Join {
         /// The token, a file that holds it, or `-` for stdin.
         token: String,
-        /// This node's name in the cluster; without it the configured one.
+        /// This node's name in the cluster; without it the configured one. Log records of flows carry it from the next
+        /// start on.
         #[arg(long, value_name = "NAME")]
         node: Option<String>,
         /// Where other nodes reach this one, IP[:PORT]; repeat it for each path, the best first.

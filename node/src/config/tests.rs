@@ -144,10 +144,11 @@ fn a_prefix_with_host_bits_is_refused_with_the_right_one() {
 }
 
 #[test]
-fn the_shipped_example_loads() {
+fn the_shipped_examples_load() {
     // A key that is renamed without the example turns this red.
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/node.toml");
-    load(&file).unwrap();
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
+    assert_eq!(load(&examples.join("node.toml")).unwrap().role, Role::Node);
+    assert_eq!(load(&examples.join("witness.toml")).unwrap().role, Role::Witness);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use axum::extract::State;
 use axum::{Extension, Json};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tidegate_sync::cluster::{ClusterState, Command, JoinToken, Outcome, Role, Token, TokenId};
 
 /// How long a change may take to be agreed on, elections included.
@@ -24,6 +24,9 @@ pub(super) const PROPOSE_MAX: Duration = Duration::from_secs(10);
 const READ_MAX: Duration = Duration::from_secs(2);
 /// How long members may take for a new certificate.
 const ROTATE_MAX: Duration = Duration::from_secs(30);
+/// How long a node that has joined is waited for until it enforces the cluster's policy, and between two looks.
+const FIRST_POLICY_MAX: Duration = Duration::from_secs(5);
+const FIRST_POLICY_LOOK: Duration = Duration::from_millis(10);
 /// How long a join token may be good.
 const TTL_MS: std::ops::RangeInclusive<u64> = 1_000..=7 * 24 * 3_600 * 1_000;
 /// Longest name of a cluster.
@@ -131,7 +134,13 @@ pub(super) async fn join(
 ) -> Answer<Joined> {
     let JoinRequest { token, node: own, addresses } = request;
     let forming = forming(&node, own.as_deref(), &addresses, asker)?;
-    let cluster = whole(async move { node.join(&token, forming).await }).await?;
+    let member = node.clone();
+    let cluster = whole(async move { member.join(&token, forming).await }).await?;
+    // It has joined, whatever comes of this; but who is told so expects it to forward.
+    let end = Instant::now() + FIRST_POLICY_MAX;
+    while cluster.role() == Role::Node && node.seat.view().enforced.is_none() && Instant::now() < end {
+        tokio::time::sleep(FIRST_POLICY_LOOK).await;
+    }
     Ok(Json(joined(&*cluster)))
 }
 

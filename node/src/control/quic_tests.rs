@@ -52,6 +52,7 @@ async fn two_nodes_form_a_cluster_and_enforce_what_either_is_told() {
     let join = JoinRequest { token: created.token, node: Some("fw-2".into()), addresses: here() };
     let joined: Joined = b.client.post("/v1/cluster/join", &join).await.unwrap();
     assert_eq!((joined.cluster.as_str(), joined.node_id, joined.node.as_str()), ("edge", 2, "fw-2"));
+    assert_eq!(joined.policy_revision, Some(1));
     b.until("the policy comes", |s| s.policy.enforced_revision == Some(1)).await;
     let apply = ApplyRequest {
         file: "p.toml".into(),

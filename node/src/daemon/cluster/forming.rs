@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tidegate_sync::cluster::{JoinToken, Role, TokenError};
 use tidegate_sync_net::cluster::{OpenError, RecoverError};
 
-/// How long answers that still hold the old member may keep its sockets, and between two looks.
+/// How long the addresses of the stopped member may stay in use, and the pause between two looks.
 const REOPEN_MAX: Duration = Duration::from_secs(10);
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
@@ -112,15 +112,13 @@ impl Node {
         let _one_at_a_time = self.reloading.lock().await;
         let old = self.may_recover()?;
         old.shutdown().await;
-        // The engines keep what they enforce. Whoever still holds the old member holds its sockets.
-        self.seat.take(None);
-        drop(old);
         let (clusters, directory) = (self.clusters.clone(), self.config.cluster.directory.clone());
         let asker = by.to_owned();
         let at = directory.clone();
         let recovered = tokio::task::spawn_blocking(move || clusters.recover(&at, &asker)).await;
         let recovered = recovered.unwrap_or_else(|e| Err(OpenError::Store(e.to_string()).into()));
-        // Also after a failure: the member that was stopped runs again, as it was.
+        // Also after a failure: the member that was stopped runs again, as it was. Until then the node keeps its
+        // seat, and its engines what they enforce.
         let cluster = self.open_again().await?;
         self.seat.take(Some(cluster.clone()));
         Ok((cluster, recovered?))

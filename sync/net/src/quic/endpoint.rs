@@ -145,6 +145,21 @@ impl Endpoints {
             // Waits until the last words are out, but not for those who do not listen.
             let _ = tokio::time::timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
         }
+        self.listeners.iter().for_each(release);
+    }
+}
+
+/// Gives an endpoint's address back at once: who still holds the member, or a connection to a silent peer, would keep the
+/// socket. Twice, because quinn keeps the one before the newest.
+fn release(endpoint: &Endpoint) {
+    let anywhere: SocketAddr = match endpoint.local_addr() {
+        Ok(SocketAddr::V6(_)) => (Ipv6Addr::LOCALHOST, 0).into(),
+        _ => (Ipv4Addr::LOCALHOST, 0).into(),
+    };
+    for _ in 0..2 {
+        if let Err(error) = UdpSocket::bind(anywhere).and_then(|socket| endpoint.rebind(socket)) {
+            tracing::debug!(%error, "an address is given back later");
+        }
     }
 }
 
