@@ -10,13 +10,14 @@ RUN_TESTS := $(if $(SUDO),CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LI
 
 BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++ make protobuf-compiler
 LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps
+BENCH_PACKAGES := etcd-server
 PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
 
 # A tool that runs for two seconds need not be compiled for minutes.
 QUICKLY_BUILT := CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
   CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
 
-.PHONY: help setup build demo test test-unit test-lab test-planted sim bench lint fuzz clean
+.PHONY: help setup build demo test test-unit test-lab test-planted sim soak bench lint fuzz clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -56,6 +57,11 @@ SEEDS ?= 200
 sim: build ## simulated clusters: SEEDS=n of them, their counts, and what they found
 	target/release/tidegate-lab sim --seeds $(SEEDS)
 
+soak: build ## the long versions of the cluster's tests: a thousand applies and more, half an hour
+	TIDEGATE_LONG=1 $(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests --test 'cluster_*' -- --test-threads=1
+
+# Peers of benches come on top of what every build needs.
+bench: PACKAGES += $(BENCH_PACKAGES)
 bench: build ## benchmarks against their peers: target/bench/report.json and a table
 	$(SUDO) target/release/tidegate-lab bench
 

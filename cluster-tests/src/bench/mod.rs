@@ -2,11 +2,15 @@
 
 pub mod bed;
 pub mod connect_rate;
+pub mod etcd;
 pub mod forward;
 pub mod frames;
+pub mod http;
 pub mod inproc;
 pub mod listing;
 pub mod new_flows;
+pub mod policy_apply;
+pub mod policy_commit;
 pub mod raw;
 pub mod report;
 pub mod rtt;
@@ -20,7 +24,7 @@ use crate::sys::{Stop, require_root};
 use report::{REPORT_PATH, Report, Row};
 
 /// Names of what `--only` takes.
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 9] = [
     forward::NAME,
     new_flows::NAME,
     connect_rate::NAME,
@@ -28,6 +32,8 @@ pub const NAMES: [&str; 7] = [
     rtt::NAME,
     "inproc",
     rule_match::NAME,
+    policy_commit::NAME,
+    policy_apply::NAME,
 ];
 
 /// How much is measured.
@@ -102,6 +108,12 @@ pub fn run(quick: bool, only: Option<&str>, stop: &Stop) -> Result<(), LabError>
     }
     if wanted(rule_match::NAME) {
         rows.extend(rule_match::run(&scale, say));
+    }
+    if wanted(policy_commit::NAME) {
+        rows.extend(policy_commit::run(&scale, stop, say)?);
+    }
+    if wanted(policy_apply::NAME) {
+        rows.extend(policy_apply::run(&scale, stop, say)?);
     }
     // A quick look leaves the real report alone.
     let path = Path::new(REPORT_PATH).with_file_name(if quick { "quick.json" } else { "report.json" });

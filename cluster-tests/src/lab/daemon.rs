@@ -61,8 +61,17 @@ impl Daemon {
         }
     }
 
-    /// Waits until the daemon's readiness check says yes.
+    /// Waits until the daemon's readiness check says yes: it does all its work.
     pub fn wait_ready(&mut self, stop: &Stop) -> Result<(), LabError> {
+        self.wait_probe("/readyz", stop)
+    }
+
+    /// Waits until the daemon answers; it may still wait for a cluster to join.
+    pub fn wait_alive(&mut self, stop: &Stop) -> Result<(), LabError> {
+        self.wait_probe("/livez", stop)
+    }
+
+    fn wait_probe(&mut self, path: &str, stop: &Stop) -> Result<(), LabError> {
         let start = Instant::now();
         let netns = Netns::new(&self.node.netns);
         loop {
@@ -71,7 +80,7 @@ impl Daemon {
                 let (node, log_tail) = (self.node.name.clone(), self.log_tail());
                 return Err(LabError::NodeEnded { node, status, log_tail });
             }
-            let last = match http_get(&netns, "/readyz") {
+            let last = match http_get(&netns, path) {
                 Ok((200, _)) => return Ok(()),
                 Ok((status, body)) => format!("HTTP {status} {}", body.trim()),
                 Err(error) => error.to_string(),

@@ -10,7 +10,7 @@ pub const DEFAULT_POLICY: &str = include_str!("default-policy.toml");
 pub(super) fn node_config(node: &NodePlan, ports: &[&str], spec: &LabSpec) -> String {
     let mut text = format!("# Written by tidegate-lab for lab {}, {}.\n", spec.name, node.name);
     let is_node = node.ports.is_some();
-    if is_node {
+    if is_node && !spec.without_policy {
         text += &format!("policy = {}\n", quoted(&node.policy.display().to_string()));
     }
     text += &format!("\n[node]\nname = {}\n", quoted(&node.name));
@@ -21,7 +21,7 @@ pub(super) fn node_config(node: &NodePlan, ports: &[&str], spec: &LabSpec) -> St
     if is_node {
         text += &dataplane(ports, spec);
     }
-    if spec.clustered && spec.members() > 1 {
+    if spec.members() > 1 {
         text += &format!("[cluster]\ndirectory = {}\n\n", quoted(&node.cluster_dir.display().to_string()));
     }
     text += &format!("[control]\nsocket = {}\n\n", quoted(&node.control.display().to_string()));

@@ -73,6 +73,11 @@ impl<'a> Member<'a> {
         self.process().map(|process| process.pid)
     }
 
+    /// Whether no daemon runs: none was started, or it has ended, by itself too.
+    pub fn has_ended(&self) -> bool {
+        !self.process().is_some_and(|process| process.is_alive())
+    }
+
     fn process(&self) -> Option<ProcessId> {
         self.seat.lock().as_ref().map(Daemon::process)
     }
@@ -84,9 +89,14 @@ impl<'a> Member<'a> {
         Ok(())
     }
 
-    /// Waits until its daemon is ready.
+    /// Waits until its daemon does all its work.
     pub fn wait_ready(&self, stop: &Stop) -> Result<(), LabError> {
         self.with(|daemon| daemon.wait_ready(stop))
+    }
+
+    /// Waits until its daemon answers; it may still wait for a cluster to join.
+    pub fn wait_alive(&self, stop: &Stop) -> Result<(), LabError> {
+        self.with(|daemon| daemon.wait_alive(stop))
     }
 
     /// Starts its daemon, again after it was killed or ended, and waits until it is ready.
@@ -95,7 +105,7 @@ impl<'a> Member<'a> {
         self.wait_ready(stop)
     }
 
-    /// Kills its daemon with SIGKILL and returns once it was reaped.
+    /// Kills its daemon with SIGKILL and returns once it was reaped. Fine if it has ended by itself.
     pub fn kill(&self) -> Result<(), LabError> {
         self.with(Daemon::kill)?;
         *self.seat.lock() = None;

@@ -57,21 +57,35 @@ impl Lab {
         progress("making namespaces and links");
         wiring::build(&lab.plan, &lab.spec, stop)?;
         if daemons {
-            lab.start_all(stop, &mut progress)?;
-            if lab.spec.clustered && lab.spec.members() > 1 {
-                lab.form_cluster(stop, progress)?;
+            lab.spawn_all(stop, &mut progress)?;
+            let forms = lab.spec.clustered && lab.spec.members() > 1;
+            if forms {
+                lab.form_cluster(stop, &mut progress)?;
+            }
+            // A witness alone, or a node without a policy, has nothing to do and is never ready.
+            if !lab.spec.without_policy && (forms || !lab.spec.witness) {
+                lab.wait_all_ready(stop, progress)?;
             }
         }
         Ok(lab)
     }
 
-    /// Starts all daemons at once, then waits until each is ready.
-    pub fn start_all(&self, stop: &Stop, mut progress: impl FnMut(&str)) -> Result<(), LabError> {
+    /// Starts all daemons at once, then waits until each does its work.
+    pub fn start_all(&self, stop: &Stop) -> Result<(), LabError> {
+        self.spawn_all(stop, &mut |_| ())?;
+        self.wait_all_ready(stop, |_| ())
+    }
+
+    fn spawn_all(&self, stop: &Stop, progress: &mut impl FnMut(&str)) -> Result<(), LabError> {
         for member in self.members() {
             stop.check()?;
             progress(&format!("starting {}", member.name()));
             member.spawn()?;
         }
+        self.members().try_for_each(|member| member.wait_alive(stop))
+    }
+
+    fn wait_all_ready(&self, stop: &Stop, mut progress: impl FnMut(&str)) -> Result<(), LabError> {
         for member in self.members() {
             member.wait_ready(stop)?;
             progress(&format!("{} is ready", member.name()));

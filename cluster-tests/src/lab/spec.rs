@@ -18,6 +18,8 @@ pub struct LabSpec {
     pub clustered: bool,
     /// Policy file text of every node; `None` is the lab's default policy. A cluster begins with that of node 1.
     pub policy: Option<String>,
+    /// The nodes' configuration names no policy: they get one from their cluster, or have none.
+    pub without_policy: bool,
     /// Receive and transmit queues of every port.
     pub queues: u32,
     /// Worker threads of each node; `None` is one for each queue.
@@ -61,6 +63,7 @@ impl LabSpec {
             witness: false,
             clustered: true,
             policy: None,
+            without_policy: false,
             queues: 1,
             workers: None,
             cpus: None,

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "shared by several test crates")]
 #![allow(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
 
+pub mod cluster;
 pub mod fragments;
 pub mod raw;
 pub mod tcp;

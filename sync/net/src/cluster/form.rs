@@ -44,6 +44,7 @@ pub(crate) fn load(path: &Path) -> Result<(Directory, Identity), OpenError> {
     let none = || OpenError::NoMember(path.to_owned());
     let directory = Directory::open(path).map_err(text)?.ok_or_else(none)?;
     let identity = directory.identity().map_err(text)?.ok_or_else(none)?;
+    directory.check_ca_key().map_err(text)?;
     Ok((directory, identity))
 }
 

@@ -97,6 +97,19 @@ impl Directory {
         }
     }
 
+    /// Refuses a CA key that others may read, also where nothing is to be signed yet. None at all is fine.
+    ///
+    /// # Errors
+    /// Its mode, or the file system's.
+    pub fn check_ca_key(&self) -> Result<(), IdentityError> {
+        let path = self.ca_key_path();
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(FileError::Io { what: "use the key", path, error }.into()),
+            Ok(metadata) => Ok(files::check_private(&path, &metadata)?),
+        }
+    }
+
     /// Makes this node that member. To be written last.
     ///
     /// # Errors

@@ -81,7 +81,10 @@ fn looser_modes_are_refused_with_the_remedy() {
         set_mode(&path.join(name), loose);
         let error = match name {
             "node.pem" => directory.credentials().map(drop),
-            "ca.key" => directory.ca().map(drop),
+            "ca.key" => {
+                assert!(directory.check_ca_key().is_err(), "only noticed when it is to sign");
+                directory.ca().map(drop)
+            }
             _ => directory.begin_join(TokenId([1; 8])).map(drop),
         };
         let error = error.unwrap_err().to_string();
