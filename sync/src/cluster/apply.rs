@@ -4,7 +4,7 @@ use super::command::{Command, Proposal};
 use super::ids::NodeId;
 use super::outcome::{Outcome, Refusal};
 use super::policy::Asked;
-use super::state::{Ageing, AuditEntry, ClusterState, Member, Token};
+use super::state::{Ageing, AuditEntry, ClusterState, Member, Role, Token};
 use std::collections::BTreeSet;
 
 impl ClusterState {
@@ -140,9 +140,13 @@ impl ClusterState {
 
     fn remove(&mut self, node: NodeId) -> Result<(), Refusal> {
         let member = self.member_mut(node)?;
-        let voter = member.voter;
+        let (voter, role) = (member.voter, member.role);
         if voter && self.voters().len() == 1 {
             return Err(Refusal::LastVoter(node));
+        }
+        let full = |(id, m): (&NodeId, &Member)| m.role == Role::Node && *id != node;
+        if role == Role::Node && !self.members.iter().any(full) {
+            return Err(Refusal::LastNode(node));
         }
         if let Some(member) = self.members.remove(&node) {
             self.removed.insert(node, member.name);

@@ -111,4 +111,7 @@ pub enum Refusal {
         /// The limit.
         limit: usize,
     },
+    /// Witnesses alone forward nothing and can admit nobody: the CA key is on full members only.
+    #[error("node {0} is the last that forwards and can admit others; let another node join first")]
+    LastNode(NodeId),
 }

@@ -130,6 +130,20 @@ fn two_members_have_one_voter_and_three_have_three() {
 }
 
 #[test]
+fn witnesses_are_never_left_alone() {
+    // Without the check the second line is done, and nobody is left who holds the CA key.
+    let mut log = Log::new();
+    for (key, name) in [(5, "v"), (6, "w")] {
+        log.token(key, Role::Witness);
+        log.join(key, key, name, u64::from(key) - 3);
+    }
+    log.apply(Command::SetVoters { voters: log.state.members.keys().copied().collect() });
+    let last = Refusal::LastNode(NodeId(1));
+    assert_eq!(log.apply(Command::Remove { node: NodeId(1) }), Outcome::Refused(last));
+    assert_eq!(log.apply(Command::Remove { node: NodeId(2) }), Outcome::Done);
+}
+
+#[test]
 fn a_proposal_sent_twice_takes_effect_once() {
     // Without the answers that are kept there are two revisions.
     let mut log = Log::new();
