@@ -9,7 +9,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RUN_TESTS := $(if $(SUDO),CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LINUX_GNU_RUNNER="sudo -E env PATH=$(PATH)")
 
 BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++ make protobuf-compiler
-LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps
+LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps mount e2fsprogs
 BENCH_PACKAGES := etcd-server
 PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
 

@@ -22,9 +22,14 @@ pub fn cluster(test: &str, nodes: u32, witness: bool, adjust: impl FnOnce(&mut L
     lab
 }
 
-/// The short version of a test in CI, the long one where `TIDEGATE_LONG` is set (`make soak`).
+/// Whether this is `make soak`: `TIDEGATE_LONG` is set.
+pub fn is_long() -> bool {
+    std::env::var_os("TIDEGATE_LONG").is_some_and(|value| value != "0")
+}
+
+/// The short version of a test in CI, the long one in `make soak`.
 pub fn length(short: usize, long: usize) -> usize {
-    if std::env::var_os("TIDEGATE_LONG").is_some_and(|value| value != "0") { long } else { short }
+    if is_long() { long } else { short }
 }
 
 /// The default policy with a number in it: another text, the same rules.
