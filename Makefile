@@ -57,7 +57,7 @@ SEEDS ?= 200
 sim: build ## simulated clusters: SEEDS=n of them, their counts, and what they found
 	target/release/tidegate-lab sim --seeds $(SEEDS)
 
-soak: build ## the long versions of the cluster's tests: a thousand applies and more, half an hour
+soak: build ## the long versions of the cluster's tests: a thousand applies and more, full and failing disks
 	TIDEGATE_LONG=1 $(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests --test 'cluster_*' -- --test-threads=1
 
 # Peers of benches come on top of what every build needs.
