@@ -10,7 +10,7 @@ RUN_TESTS := $(if $(SUDO),CARGO_TARGET_$(shell uname -m | tr a-z A-Z)_UNKNOWN_LI
 
 BUILD_PACKAGES := clang llvm libbpf-dev libelf-dev zlib1g-dev pkg-config gcc g++ make protobuf-compiler
 LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procps mount e2fsprogs
-BENCH_PACKAGES := etcd-server
+BENCH_PACKAGES := etcd-server conntrack conntrackd
 PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
 
 # A tool that runs for two seconds need not be compiled for minutes.
@@ -57,8 +57,8 @@ SEEDS ?= 200
 sim: build ## simulated clusters: SEEDS=n of them, their counts, and what they found
 	target/release/tidegate-lab sim --seeds $(SEEDS)
 
-soak: build ## the long versions of the cluster's tests: a thousand applies and more, full and failing disks
-	TIDEGATE_LONG=1 $(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests --test 'cluster_*' -- --test-threads=1
+soak: build ## the long versions of the cluster's tests: a thousand applies, ten deaths and more, full and failing disks
+	TIDEGATE_LONG=1 $(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests --test 'cluster_*' --test 'repl_*' -- --test-threads=1
 
 # Peers of benches come on top of what every build needs.
 bench: PACKAGES += $(BENCH_PACKAGES)

@@ -9,7 +9,7 @@ seconds=${1:-60}
 [ $# -eq 0 ] || shift
 wanted=" $* "
 # name:percent of SECONDS:longest input in bytes
-targets="packet_parse:100:1600 fragments:50:1400 tcp_track:100:1600"
+targets="packet_parse:100:1600 fragments:50:1400 tcp_track:100:1600 replication_inlet:50:1400"
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$("$here/build.sh")
 work=$here/../../target/fuzz

@@ -7,7 +7,7 @@ seeds=${1:-200}
 for fault in ack-before-fsync vote-forgotten membership-at-append; do
     ${CARGO:-cargo} build --release --locked --quiet -p tidegate-planted --features "$fault"
     echo "sim: looking for the planted $fault in $seeds seeds"
-    "${CARGO_TARGET_DIR:-target}/release/tidegate-planted" 1 "$seeds" || {
+    "${CARGO_TARGET_DIR:-target}/release/tidegate-planted" members 1 "$seeds" || {
         echo "sim: the planted $fault was not found" >&2
         exit 1
     }

@@ -33,6 +33,12 @@ pub enum LabError {
         /// Its name.
         name: String,
     },
+    /// No lab of that name is there.
+    #[error("no lab {name}; make one with: tidegate-lab up --name {name}")]
+    NoLab {
+        /// The name that was given.
+        name: String,
+    },
     /// A program that the lab calls failed.
     #[error("`{command}` failed ({status}): {stderr}")]
     Command {

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use tidegate_lab::bench;
 use tidegate_lab::bench::raw::{self, RawPort};
-use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec};
+use tidegate_lab::lab::link::{self, Change, Request};
+use tidegate_lab::lab::{self, Forwarder, Lab, LabSpec, Routing};
 use tidegate_lab::sys::{Stop, read_file};
 use tidegate_lab::{LabError, demo, sim};
 
@@ -30,6 +31,29 @@ enum Verb {
     Down {
         /// The lab's name.
         #[arg(long, default_value = "lab")]
+        name: String,
+    },
+    /// Send client and server of a lab through other nodes from now on.
+    ///
+    /// `--via node2`: both directions. `--via node1,node2`: out through the first, back through the second. In a lab
+    /// with `--routing ecmp`, client and server each spread their flows over all that are named.
+    Route {
+        /// The lab's name.
+        #[arg(long, default_value = "lab")]
+        name: String,
+        /// Nodes by name or number.
+        #[arg(long, value_name = "NODE[,NODE]", required = true, value_delimiter = ',')]
+        via: Vec<String>,
+    },
+    /// Make trouble on the sync link between two members of a lab, by a relay in user space; print all ways as JSON.
+    ///
+    /// What several calls ask for adds up, until `--heal`. Without any option it only prints.
+    Link(Link),
+    /// Move the frames of a lab's sync segment, with trouble (started by `link`).
+    #[command(hide = true)]
+    Relay {
+        /// The lab's name.
+        #[arg(long)]
         name: String,
     },
     /// Print the names of the labs that are up.
@@ -57,9 +81,44 @@ enum Verb {
     Demo,
     /// Run whole clusters on virtual networks, clocks and disks; each seed is another life.
     ///
+    /// Their agreement on members and policies, or (`--sessions`) what becomes of sessions on several nodes.
     /// Prints what the seeds contained. Ends with 1 if one of them broke a rule, with the command that
     /// does the same again, or if too little happened in them.
     Sim(Sim),
+}
+
+#[derive(Debug, clap::Args)]
+struct Link {
+    /// The lab's name.
+    #[arg(long, default_value = "lab")]
+    name: String,
+    /// Two members, by name or number.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    between: Vec<String>,
+    /// Milliseconds that every frame takes longer, each way.
+    #[arg(long, value_name = "MS")]
+    delay: Option<f64>,
+    /// Percent of the frames that are lost, each way.
+    #[arg(long, value_name = "PCT")]
+    loss: Option<f64>,
+    /// Percent that come twice.
+    #[arg(long, value_name = "PCT")]
+    duplicate: Option<f64>,
+    /// Percent with a changed bit, which UDP's checksum does not tell of.
+    #[arg(long, value_name = "PCT")]
+    corrupt: Option<f64>,
+    /// Percent that others overtake.
+    #[arg(long, value_name = "PCT")]
+    reorder: Option<f64>,
+    /// Let nothing through, either way or one way only.
+    #[arg(long, value_name = "A-to-B", num_args = 0..=1)]
+    cut: Option<Option<String>>,
+    /// End all trouble between the two members, or everywhere.
+    #[arg(long, conflicts_with_all = ["delay", "loss", "duplicate", "corrupt", "reorder", "cut"])]
+    heal: bool,
+    /// What all chances are drawn from, from now on.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,9 +129,12 @@ struct Sim {
     /// The first of them.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=1_000_000_000))]
     first: u64,
-    /// This one alone, again.
+    /// This one alone, again; of sessions, its story is printed.
     #[arg(long, conflicts_with_all = ["seeds", "first"])]
     seed: Option<u64>,
+    /// Engines and replication, with packets through them, rather than the agreement on policies.
+    #[arg(long)]
+    sessions: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,6 +148,10 @@ struct Up {
     /// Add a member that only votes.
     #[arg(long)]
     witness: bool,
+    /// How client and server send through several nodes: all through the first; out through the first and back
+    /// through the second; or each spreads its flows over all of them by addresses and ports.
+    #[arg(long, value_enum, default_value_t = Paths::Single)]
+    routing: Paths,
     /// Leave the nodes by themselves, to try `tidegate cluster init` and `join` by hand.
     #[arg(long)]
     unclustered: bool,
@@ -112,6 +178,13 @@ enum By {
     Kernel,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Paths {
+    Single,
+    Asymmetric,
+    Ecmp,
+}
+
 fn parse_raw_port(text: &str) -> Result<RawPort, String> {
     let mac = |text: &str| -> Option<[u8; 6]> {
         let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
@@ -132,6 +205,9 @@ fn main() -> ExitCode {
     let result = match arguments.verb {
         Verb::Up(up) => up.run(),
         Verb::Down { name } => down(&name),
+        Verb::Route { name, via } => route(&name, &via),
+        Verb::Link(link) => link.run(),
+        Verb::Relay { name } => Stop::on_signals().and_then(|stop| link::run(&name, &stop)),
         Verb::RawForward { cpu, ports } => match <[RawPort; 2]>::try_from(ports) {
             Ok(ports) => raw::forward(ports, cpu),
             Err(_) => unreachable!("clap takes exactly two"),
@@ -140,10 +216,10 @@ fn main() -> ExitCode {
             Stop::on_signals().and_then(|stop| bench::run(quick, only.as_deref(), &stop))
         }
         Verb::Demo => Stop::on_signals().and_then(|stop| demo::run(&stop)),
-        Verb::Sim(Sim { seeds, first, seed }) => {
+        Verb::Sim(Sim { seeds, first, seed, sessions }) => {
             let well = match seed {
-                Some(seed) => sim::command::replay(seed),
-                None => sim::command::run_seeds(sim::command::Order { first, seeds }),
+                Some(seed) => sim::command::replay(seed, sessions),
+                None => sim::command::run_seeds(sim::command::Order { first, seeds, sessions }),
             };
             return if well { ExitCode::SUCCESS } else { ExitCode::FAILURE };
         }
@@ -183,10 +259,53 @@ impl Up {
             By::Tidegate => Forwarder::Tidegate,
             By::Kernel => Forwarder::Kernel,
         };
+        let routing = match self.routing {
+            Paths::Single => Routing::Single,
+            Paths::Asymmetric => Routing::Asymmetric,
+            Paths::Ecmp => Routing::Ecmp,
+        };
         let (nodes, witness, clustered) = (self.nodes, self.witness, !self.unclustered);
         let spec = LabSpec::new(&self.name);
-        Ok(LabSpec { nodes, witness, clustered, policy, queues, workers, capacity, forwarder, ..spec })
+        Ok(LabSpec {
+            nodes,
+            witness,
+            clustered,
+            policy,
+            queues,
+            workers,
+            capacity,
+            routing,
+            forwarder,
+            ..spec
+        })
     }
+}
+
+impl Link {
+    fn run(self) -> Result<(), LabError> {
+        let change = Change {
+            delay_ms: self.delay,
+            loss_pct: self.loss,
+            duplicate_pct: self.duplicate,
+            corrupt_pct: self.corrupt,
+            reorder_pct: self.reorder,
+            cut: None,
+        };
+        let (between, cut, heal, seed) = (self.between, self.cut, self.heal, self.seed);
+        let report = link::link(&self.name, &Request { between, change, cut, heal, seed })?;
+        let text = serde_json::to_string(&report)
+            .map_err(|error| LabError::Check(format!("describe the link: {error}")))?;
+        println!("{text}");
+        Ok(())
+    }
+}
+
+fn route(name: &str, via: &[String]) -> Result<(), LabError> {
+    let route = lab::reroute(name, via)?;
+    let nodes =
+        |list: &[u32]| list.iter().map(|node| format!("node{node}")).collect::<Vec<_>>().join(" and ");
+    eprintln!("lab {name}: out through {}, back through {}", nodes(&route.out), nodes(&route.back));
+    Ok(())
 }
 
 fn down(name: &str) -> Result<(), LabError> {

@@ -20,7 +20,9 @@ fn left_behind(pid: u32) -> Vec<std::path::PathBuf> {
         format!("/run/tidegate-lab/demo-{pid}").into(),
         std::env::temp_dir().join(format!("tidegate-demo-{pid}")),
     ];
-    paths.extend(["client", "server", "node1"].map(|end| format!("/run/netns/tg-demo-{pid}-{end}").into()));
+    paths.extend(
+        ["client", "server", "node1", "node2"].map(|end| format!("/run/netns/tg-demo-{pid}-{end}").into()),
+    );
     paths.into_iter().filter(|path: &std::path::PathBuf| path.exists()).collect()
 }
 
@@ -35,8 +37,17 @@ fn the_demo_passes_and_leaves_nothing() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
     assert!(start.elapsed() < Duration::from_secs(180), "{said}");
-    for claim in ["256 MiB over HTTP", "iperf3, server to client", "port 9 is denied", "left at its timeout"]
-    {
+    let claims = [
+        "both sessions are on both nodes",
+        "went on through node2: 256 MiB",
+        "interactive stream went on too",
+        "has a new owner",
+        "moved back to node1",
+        "iperf3, server to client",
+        "port 9 is denied",
+        "left at its timeout",
+    ];
+    for claim in claims {
         assert!(said.contains(claim), "{claim} is missing: {said}");
     }
     assert!(left_behind(pid).is_empty(), "{:?}", left_behind(pid));
@@ -48,7 +59,7 @@ fn an_interrupted_demo_leaves_nothing() {
     let mut demo = demo().spawn().unwrap();
     let pid = demo.id();
     common::eventually("the demo is under way", common::PATIENCE, || {
-        (left_behind(pid).len() == 5).then_some(())
+        (left_behind(pid).len() == 6).then_some(())
     });
     common::pause(Duration::from_millis(1500));
     let signal = nix::sys::signal::Signal::SIGINT;

@@ -127,6 +127,10 @@ drop_reasons! {
     IcmpReplyUnmatched = "icmp_reply_unmatched",
     /// The session table is full (J14).
     TableFull = "table_full",
+    /// No peer acknowledged the new session in time, and policy drops its packets then (`replication.setup_ack`), or it ended while they waited.
+    SetupUnacknowledged = "setup_unacknowledged",
+    /// Too many packets already wait for peers to hold a session (`replication.setup_ack`).
+    SetupQueueFull = "setup_queue_full",
     /// The ring to the worker that owns the flow is full.
     HandoverFull = "handover_full",
     /// The transmit ring of the egress port is full, or the port has no transmit queue.

@@ -166,6 +166,16 @@ impl Names {
         self.zones.index.get(name).map(|n| ZoneId(*n as u16))
     }
 
+    /// The rule of that name, if it was ever used.
+    pub fn find_rule(&self, name: &str) -> Option<RuleId> {
+        self.rules.index.get(name).map(|n| RuleId(*n))
+    }
+
+    /// The application of that name, if it was ever used.
+    pub fn find_application(&self, name: &str) -> Option<AppId> {
+        self.applications.index.get(name).map(|n| AppId(*n as u16))
+    }
+
     /// The name of a zone, or "?" for a number that was never handed out.
     pub fn zone_name(&self, id: ZoneId) -> &str {
         self.zones.values.get(usize::from(id.0)).map_or("?", |n| n)

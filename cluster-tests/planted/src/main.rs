@@ -1,7 +1,7 @@
-//! Looks for a planted fault: `tidegate-planted FIRST SEEDS` ends with 0 if one of these seeds finds
-//! something, and says which and what.
+//! Looks for a planted fault: `tidegate-planted members|sessions FIRST SEEDS` ends with 0 if one of these
+//! seeds finds something, and says which and what; `tidegate-planted story SEED` tells what happened.
 //!
-//! It holds the sources of the simulation and of the store, and nothing else of the product, so that a
+//! It holds the sources of both simulations and of the store, and nothing else of the product, so that a
 //! build for each fault takes seconds.
 #![forbid(unsafe_code)]
 #![allow(unreachable_pub, dead_code, clippy::disallowed_methods)]
@@ -22,14 +22,32 @@ pub mod identity {
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|n| n.parse().ok()).collect();
-    let [first, seeds] = numbers[..] else {
-        eprintln!("usage: tidegate-planted FIRST SEEDS");
-        return ExitCode::from(2);
-    };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let numbers: Vec<u64> = arguments.iter().skip(1).filter_map(|n| n.parse().ok()).collect();
     std::panic::set_hook(Box::new(|_| {}));
+    match (arguments.first().map(String::as_str), &numbers[..]) {
+        (Some("members"), [first, seeds]) => look(sim::run, *first, *seeds),
+        (Some("sessions"), [first, seeds]) => look(sim::sessions::run, *first, *seeds),
+        (Some("story"), [seed]) => {
+            let (result, story) = sim::sessions::run_told(*seed, true);
+            story.iter().for_each(|line| println!("{line}"));
+            println!("{}", result.map_or_else(|failure| failure.finding, |run| run.counts.to_string()));
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("usage: tidegate-planted members|sessions FIRST SEEDS, or story SEED");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn look<C: sim::Tally>(
+    run: fn(u64) -> Result<sim::Run<C>, sim::Failure>,
+    first: u64,
+    seeds: u64,
+) -> ExitCode {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let (counts, failures) = sim::run_all(first, seeds, threads, true, &|_| {});
+    let (counts, failures) = sim::run_all(run, (first, seeds), threads, true, &|_| {});
     for failure in &failures {
         println!("seed {}: {}", failure.seed, failure.finding);
     }

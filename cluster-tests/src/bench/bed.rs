@@ -23,11 +23,11 @@ const GENTLE_PAUSE: Duration = Duration::from_millis(5);
 /// Calls of a paced generator. Each costs some milliseconds beside its frames.
 const CALLS_PER_S: u32 = 2;
 /// Client addresses of the generator's flows.
-const CLIENTS: &str = "10.82.0.0/15";
+pub(super) const CLIENTS: &str = "10.82.0.0/15";
 /// nf_conntrack's hash: one bucket for each tuple, so that the kernel does not search lists.
-const CONNTRACK_BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
+pub(super) const CONNTRACK_BUCKETS: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
 /// How many flows it tracks.
-const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+pub(super) const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 /// The lab's default policy as the kernel has it.
 const NFT_RULES: &str = r#"
@@ -333,7 +333,7 @@ fn prepare_conntrack(node: &Netns, sessions: u32) -> Result<Vec<Shared>, LabErro
 }
 
 /// The default policy as nftables rules.
-fn load_rules(node: &Netns) -> Result<(), LabError> {
+pub(super) fn load_rules(node: &Netns) -> Result<(), LabError> {
     let rules = std::env::temp_dir().join(format!("tidegate-bench-{}.nft", std::process::id()));
     write_file(&rules, NFT_RULES)?;
     let loaded = run_in(Some(node), "nft", &["-f", &rules.display().to_string()]);
@@ -347,13 +347,13 @@ fn load_rules(node: &Netns) -> Result<(), LabError> {
 }
 
 /// A setting of the kernel's that all namespaces share: raised, and put back when dropped.
-struct Shared {
+pub(super) struct Shared {
     path: &'static Path,
     before: Option<String>,
 }
 
 impl Shared {
-    fn raise(path: &'static str, wanted: u64) -> Result<Shared, LabError> {
+    pub(super) fn raise(path: &'static str, wanted: u64) -> Result<Shared, LabError> {
         let path = Path::new(path);
         let before = read_file(path)?.trim().to_owned();
         if before.parse::<u64>().is_ok_and(|now| now >= wanted) {

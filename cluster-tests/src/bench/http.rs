@@ -51,23 +51,30 @@ impl Connection {
 
     /// Posts an object and reads the answer. An error for anything but 2xx.
     pub fn post(&mut self, path: &str, body: &Value) -> Result<Value, LabError> {
-        let (status, answer) = self
-            .exchange(path, &body.to_string())
-            .map_err(|source| LabError::system(format!("POST {path} to {}", self.peer), source))?;
-        if !(200..300).contains(&status) {
-            return Err(LabError::Check(format!(
-                "POST {path} to {}: HTTP {status} {}",
-                self.peer,
-                answer.trim()
-            )));
-        }
-        serde_json::from_str(&answer)
-            .map_err(|error| LabError::Check(format!("POST {path} to {}: {error}: {answer}", self.peer)))
+        self.ask("POST", path, &body.to_string())
     }
 
-    fn exchange(&mut self, path: &str, body: &str) -> std::io::Result<(u16, String)> {
+    /// Gets an object. An error for anything but 2xx.
+    pub fn get(&mut self, path: &str) -> Result<Value, LabError> {
+        self.ask("GET", path, "")
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: &str) -> Result<Value, LabError> {
+        let what = format!("{method} {path}");
+        let (status, answer) = self
+            .exchange(&what, body)
+            .map_err(|source| LabError::system(format!("{what} to {}", self.peer), source))?;
+        if !(200..300).contains(&status) {
+            let answer = answer.trim();
+            return Err(LabError::Check(format!("{what} to {}: HTTP {status} {answer}", self.peer)));
+        }
+        serde_json::from_str(&answer)
+            .map_err(|error| LabError::Check(format!("{what} to {}: {error}: {answer}", self.peer)))
+    }
+
+    fn exchange(&mut self, what: &str, body: &str) -> std::io::Result<(u16, String)> {
         let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            "{what} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         // In one piece: a request in two would wait for the acknowledgement of the first.

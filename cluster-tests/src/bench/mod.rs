@@ -12,6 +12,7 @@ pub mod new_flows;
 pub mod policy_apply;
 pub mod policy_commit;
 pub mod raw;
+pub mod replication;
 pub mod report;
 pub mod rtt;
 pub mod rule_match;
@@ -24,7 +25,7 @@ use crate::sys::{Stop, require_root};
 use report::{REPORT_PATH, Report, Row};
 
 /// Names of what `--only` takes.
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 14] = [
     forward::NAME,
     new_flows::NAME,
     connect_rate::NAME,
@@ -34,6 +35,11 @@ pub const NAMES: [&str; 9] = [
     rule_match::NAME,
     policy_commit::NAME,
     policy_apply::NAME,
+    replication::REPLICATED_SETUPS,
+    replication::REPLICATION_CPU,
+    replication::FIRST_SYNC,
+    replication::TAKEOVER,
+    replication::FORWARD_REPLICATING,
 ];
 
 /// How much is measured.
@@ -114,6 +120,9 @@ pub fn run(quick: bool, only: Option<&str>, stop: &Stop) -> Result<(), LabError>
     }
     if wanted(policy_apply::NAME) {
         rows.extend(policy_apply::run(&scale, stop, say)?);
+    }
+    for name in replication::NAMES.into_iter().filter(|name| wanted(name)) {
+        rows.extend(replication::run(name, &scale, stop, say)?);
     }
     // A quick look leaves the real report alone.
     let path = Path::new(REPORT_PATH).with_file_name(if quick { "quick.json" } else { "report.json" });

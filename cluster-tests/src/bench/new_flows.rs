@@ -159,7 +159,7 @@ fn metric(bed: &Bed, name: &str) -> Result<u64, LabError> {
     value.map(|value| value as u64).ok_or_else(|| LabError::Check(format!("the node has no metric {name}")))
 }
 
-fn conntrack_count() -> Result<u64, LabError> {
+pub(super) fn conntrack_count() -> Result<u64, LabError> {
     let text = read_file(Path::new("/proc/sys/net/netfilter/nf_conntrack_count"))?;
     text.trim().parse().map_err(|error| LabError::Check(format!("nf_conntrack_count: {error}")))
 }
@@ -177,7 +177,7 @@ fn stat_sum(stat: &str, columns: &[&str]) -> u64 {
 
 /// Deletes every entry of the namespace's connection tracking: one netlink message (IPCTNL_MSG_CT_DELETE without
 /// a tuple), acknowledged when done.
-fn flush_conntrack() -> Result<(), LabError> {
+pub(super) fn flush_conntrack() -> Result<(), LabError> {
     const NETLINK: i32 = 16;
     const NETFILTER: i32 = 12;
     let fail = |source| LabError::system("empty the connection tracking table", source);

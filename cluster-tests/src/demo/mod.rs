@@ -2,6 +2,7 @@
 
 mod show;
 mod steps;
+mod takeover;
 
 use std::path::PathBuf;
 
@@ -20,8 +21,9 @@ const SHORT_TIMEOUT_S: u64 = 3;
 /// Runs the demo. Whatever it made is gone afterwards, also when a check fails or Ctrl-C comes.
 pub fn run(stop: &Stop) -> Result<(), LabError> {
     let show = Show::start();
-    let spec = LabSpec { policy: Some(policy()), ..LabSpec::new(format!("demo-{}", std::process::id())) };
-    show.say("a client, a server, and a Tidegate node between them, each in a network namespace");
+    let name = format!("demo-{}", std::process::id());
+    let spec = LabSpec { policy: Some(policy()), nodes: 2, ..LabSpec::new(name) };
+    show.say("a client, a server, and two Tidegate nodes between them, each in a network namespace");
     let lab = Lab::up(spec, stop, |step| show.say(step))?;
     let result = all_steps(&lab, stop, &show);
     let plan = lab.plan().clone();
@@ -44,11 +46,10 @@ fn all_steps(lab: &Lab, stop: &Stop, show: &Show) -> Result<(), LabError> {
         stop.check()?;
         steps::ping(lab, family, show)?;
         steps::udp(lab, family, show)?;
-        steps::file_over_http(lab, family, &file, stop, show)?;
-        for reverse in [false, true] {
-            steps::iperf3(lab, family, reverse, stop, show)?;
-        }
     }
+    takeover::takeover(lab, &file, stop, show)?;
+    steps::iperf3(lab, steps::Family::V4, false, stop, show)?;
+    steps::iperf3(lab, steps::Family::V6, true, stop, show)?;
     steps::denied(lab, show)?;
     steps::timeout(lab, stop, show)?;
     steps::dataplane_did_it(lab, before, show)

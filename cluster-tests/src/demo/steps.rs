@@ -2,18 +2,17 @@
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{FILE_BYTES, SHORT_PORT, SHORT_TIMEOUT_S, Show, file_path};
 use crate::LabError;
 use crate::lab::{Host, Lab};
-use crate::sys::{Stop, run_in};
-use crate::traffic::{HttpServer, TcpEcho, UdpEcho, connect, fetch, make_file, snmp_value, udp_flows};
+use crate::sys::{Netns, Stop, run_in};
+use crate::traffic::{TcpEcho, UdpEcho, connect, make_file, snmp_value, udp_flows};
 
-const MIB: u64 = 1024 * 1024;
+pub(super) const MIB: u64 = 1024 * 1024;
 const IPERF_S: u64 = 2;
 
 /// An address family.
@@ -40,7 +39,7 @@ impl Family {
         }
     }
 
-    fn socket(self, host: &Host, port: u16) -> Result<SocketAddr, LabError> {
+    pub(super) fn socket(self, host: &Host, port: u16) -> Result<SocketAddr, LabError> {
         let ip: IpAddr = self.address(host).parse().map_err(|error| check(format!("{error}")))?;
         Ok(SocketAddr::new(ip, port))
     }
@@ -59,6 +58,16 @@ impl TestFile {
         file.sha256 = make_file(&file.path, FILE_BYTES, u64::from(std::process::id()))?;
         show.say(&format!("the server's file: {} MiB, SHA-256 {}", FILE_BYTES / MIB, short(&file.sha256)));
         Ok(file)
+    }
+}
+
+impl TestFile {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn sha256(&self) -> &str {
+        &self.sha256
     }
 }
 
@@ -90,48 +99,6 @@ pub(super) fn udp(lab: &Lab, family: Family, show: &Show) -> Result<(), LabError
         return Err(check(format!("UDP over {}: {} of 100 flows answered", family.name(), answered.len())));
     }
     show.passed(&format!("{}: UDP, 100 of 100 flows answered", family.name()));
-    Ok(())
-}
-
-pub(super) fn file_over_http(
-    lab: &Lab,
-    family: Family,
-    file: &TestFile,
-    stop: &Stop,
-    show: &Show,
-) -> Result<(), LabError> {
-    let server = family.socket(&lab.plan().server, 8080)?;
-    let _http = HttpServer::start(&lab.server(), server, &file.path)?;
-    let arrived = AtomicU64::new(0);
-    let start = Instant::now();
-    let (fetched, listed) = std::thread::scope(|scope| {
-        let fetching = scope
-            .spawn(|| fetch(&lab.client(), server, stop, |total| arrived.store(total, Ordering::Relaxed)));
-        let mut listed = None;
-        while !fetching.is_finished() {
-            let so_far = arrived.load(Ordering::Relaxed);
-            show.progress(&format!("{}: {} of {} MiB", family.name(), so_far / MIB, FILE_BYTES / MIB));
-            if listed.is_none() && so_far > FILE_BYTES / 4 {
-                listed = Some(list_sessions(lab, &["--protocol", "tcp", "--destination-port", "8080"]));
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        (fetching.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), listed)
-    });
-    let (bytes, sha256) = fetched?;
-    if let Some(text) = listed.transpose()? {
-        show.output("tidegate session list --protocol tcp --destination-port 8080", &text, 6);
-    }
-    if bytes != FILE_BYTES || sha256 != file.sha256 {
-        return Err(check(format!("the file arrived as {bytes} bytes with SHA-256 {sha256}")));
-    }
-    let rate = bytes as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9;
-    show.passed(&format!(
-        "{}: {} MiB over HTTP at {rate:.2} Gbit/s, SHA-256 {} at both ends",
-        family.name(),
-        bytes / MIB,
-        short(&sha256)
-    ));
     Ok(())
 }
 
@@ -224,9 +191,13 @@ pub(super) fn timeout(lab: &Lab, stop: &Stop, show: &Show) -> Result<(), LabErro
     Ok(())
 }
 
-/// Datagrams that the kernel of the node's namespace has forwarded.
+/// Datagrams that the kernels of the nodes' namespaces have forwarded.
 pub(super) fn kernel_forwarded(lab: &Lab) -> Result<u64, LabError> {
-    let (snmp, snmp6) = (lab.node().proc_net("snmp")?, lab.node().proc_net("snmp6")?);
+    lab.members().map(|node| forwarded_in(&node.netns())).sum()
+}
+
+fn forwarded_in(node: &Netns) -> Result<u64, LabError> {
+    let (snmp, snmp6) = (node.proc_net("snmp")?, node.proc_net("snmp6")?);
     let ipv6 =
         snmp6.lines().find_map(|line| line.strip_prefix("Ip6OutForwDatagrams")?.trim().parse::<u64>().ok());
     match (snmp_value(&snmp, "Ip:", "ForwDatagrams"), ipv6) {
@@ -241,9 +212,9 @@ pub(super) fn dataplane_did_it(lab: &Lab, before: u64, show: &Show) -> Result<()
     let ports = list["ports"].as_array().cloned().unwrap_or_default();
     let packets: u64 = ports.iter().filter_map(|port| port["tx_packets"].as_u64()).sum();
     if by_kernel != 0 || packets == 0 {
-        return Err(check(format!("the kernel forwarded {by_kernel} datagrams, the dataplane {packets}")));
+        return Err(check(format!("the kernels forwarded {by_kernel} datagrams, the dataplane {packets}")));
     }
-    show.passed(&format!("the dataplane forwarded {packets} packets, the kernel none"));
+    show.passed(&format!("since then node1's dataplane forwarded {packets} packets, the kernels none"));
     Ok(())
 }
 
@@ -292,11 +263,11 @@ fn wait_for(child: Child, stop: &Stop) -> Result<String, LabError> {
     })
 }
 
-fn check(message: String) -> LabError {
+pub(super) fn check(message: String) -> LabError {
     LabError::Check(message)
 }
 
 /// The beginning of a hash, for people.
-fn short(sha256: &str) -> String {
+pub(super) fn short(sha256: &str) -> String {
     format!("{}...", sha256.get(..16).unwrap_or(sha256))
 }

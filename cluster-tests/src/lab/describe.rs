@@ -19,6 +19,8 @@ pub struct Description<'a> {
     /// Empty where there is one node.
     segments: &'a [Segment],
     r#virtual: &'a Virtual,
+    /// How client and server send through the nodes: `single`, `asymmetric` or `ecmp`.
+    routing: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -55,6 +57,7 @@ impl Lab {
             witness,
             segments: &plan.segments,
             r#virtual: &plan.gateways,
+            routing: self.spec.routing.name(),
         }
     }
 }

@@ -4,10 +4,12 @@ mod daemon;
 mod describe;
 mod files;
 mod form;
+pub mod link;
 mod member;
 mod observe;
 mod plan;
 mod removal;
+mod route;
 mod spec;
 mod wiring;
 
@@ -21,7 +23,8 @@ pub use plan::{
     Virtual, WITNESS,
 };
 pub use removal::{down, list};
-pub use spec::{Forwarder, LabSpec, NODES_MAX, QUEUES_MAX};
+pub use route::{Route, reroute};
+pub use spec::{Forwarder, LabSpec, NODES_MAX, QUEUES_MAX, Routing};
 pub use wiring::set_kernel_forwarding;
 
 use crate::LabError;
@@ -139,23 +142,8 @@ impl Lab {
         wiring::make_link(&self.node(), link, &self.spec)
     }
 
-    /// Sends what the client sends through that node from now on.
-    pub fn route_client(&self, node: u32) -> Result<(), LabError> {
-        wiring::route_host(&self.plan.links[0], node)
-    }
-
-    /// Sends what the server sends through that node from now on.
-    pub fn route_server(&self, node: u32) -> Result<(), LabError> {
-        wiring::route_host(&self.plan.links[1], node)
-    }
-
-    /// Both.
-    pub fn route_via(&self, node: u32) -> Result<(), LabError> {
-        self.route_client(node)?;
-        self.route_server(node)
-    }
-
     fn write_files(&self) -> Result<(), LabError> {
+        route::record(&self.plan, self.spec.routing)?;
         let ports: Vec<_> = self.plan.links.iter().map(|link| link.port).collect();
         for member in self.plan.members() {
             make_dir(&member.dir)?;

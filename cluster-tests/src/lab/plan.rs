@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{Forwarder, LabSpec, NODES_MAX, QUEUES_MAX};
+use super::spec::{Forwarder, LabSpec, NODES_MAX, QUEUES_MAX, Routing};
 use crate::LabError;
 
 /// Longest lab name: a namespace is then at most 40 characters, a control socket's path well below its 108.
@@ -296,6 +296,9 @@ fn check_size(spec: &LabSpec) -> Result<(), LabError> {
     if spec.second_path && spec.members() > 1 {
         return refuse("second-path", "only a lab of one node has a second path".to_owned());
     }
+    if spec.routing != Routing::Single && spec.nodes < 2 {
+        return refuse("routing", format!("{} takes two nodes or more", spec.routing.name()));
+    }
     if spec.witness && spec.forwarder != Forwarder::Tidegate {
         return refuse("witness", "a witness is a daemon; the kernel cannot stand in for it".to_owned());
     }
@@ -340,7 +343,12 @@ mod tests {
         assert!(matches!(with(|spec| spec.nodes = 0), Err(LabError::BadOption { option: "nodes", .. })));
         assert!(matches!(with(|spec| spec.nodes = 5), Err(LabError::BadOption { option: "nodes", .. })));
         assert!(matches!(with(|spec| spec.queues = 17), Err(LabError::BadOption { option: "queues", .. })));
+        assert!(matches!(
+            with(|spec| spec.routing = Routing::Ecmp),
+            Err(LabError::BadOption { option: "routing", .. })
+        ));
         assert!(with(|spec| (spec.nodes, spec.witness) = (4, true)).is_ok());
+        assert!(with(|spec| (spec.nodes, spec.routing) = (2, Routing::Asymmetric)).is_ok());
     }
 
     /// Red when two labs share a namespace: then `down` of one would break the other.

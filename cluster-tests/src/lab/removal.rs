@@ -13,6 +13,12 @@ pub fn down(name: &str) -> Result<Vec<String>, LabError> {
     remove(&Plan::largest(name, &base_dir())?)
 }
 
+/// The largest lab of a name that is up.
+pub(super) fn existing(name: &str) -> Result<Plan, LabError> {
+    let plan = Plan::largest(name, &base_dir())?;
+    if plan.dir.exists() { Ok(plan) } else { Err(LabError::NoLab { name: name.to_owned() }) }
+}
+
 /// The names of all labs that are up, whole or half made.
 pub fn list() -> Vec<String> {
     let entries = std::fs::read_dir(base_dir()).into_iter().flatten().flatten();
@@ -23,6 +29,9 @@ pub fn list() -> Vec<String> {
 
 pub(super) fn remove(plan: &Plan) -> Result<Vec<String>, LabError> {
     let mut removed = Vec::new();
+    if super::link::end_recorded(plan) {
+        removed.push("relay of the sync link".to_owned());
+    }
     let running: Vec<_> = plan.members().filter(|member| member.process.exists()).collect();
     daemon::stop_recorded(&running);
     removed.extend(running.iter().map(|member| format!("daemon of {}", member.name)));

@@ -34,8 +34,35 @@ pub struct LabSpec {
     pub second_path: bool,
     /// Further text of each node's configuration, behind all else.
     pub node_extra: String,
+    /// How client and server send through several nodes.
+    pub routing: Routing,
     /// Who forwards.
     pub forwarder: Forwarder,
+}
+
+/// How client and server send through several nodes, until they are moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Routing {
+    /// All through the first node.
+    Single,
+    /// Out through the first, back through the second.
+    Asymmetric,
+    /// Each host spreads its flows over all nodes.
+    Ecmp,
+}
+
+impl Routing {
+    /// All of them.
+    pub const ALL: [Routing; 3] = [Routing::Single, Routing::Asymmetric, Routing::Ecmp];
+
+    /// As it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Routing::Single => "single",
+            Routing::Asymmetric => "asymmetric",
+            Routing::Ecmp => "ecmp",
+        }
+    }
 }
 
 /// Who forwards between client and server.
@@ -71,6 +98,7 @@ impl LabSpec {
             client_addresses: 0,
             second_path: false,
             node_extra: String::new(),
+            routing: Routing::Single,
             forwarder: Forwarder::Tidegate,
         }
     }

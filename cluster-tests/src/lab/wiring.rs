@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::plan::{Link, NodePlan, Plan, Port};
+use super::route::{self, Route, route_host};
 use super::spec::{Forwarder, LabSpec};
 use crate::LabError;
 use crate::sys::{Netns, Stop};
@@ -38,6 +39,10 @@ pub(crate) fn build(plan: &Plan, spec: &LabSpec, stop: &Stop) -> Result<(), LabE
         }
     } else {
         build_segments(plan, spec, stop)?;
+        for host in [&plan.client.netns, &plan.server.netns] {
+            route::hash_by_layer_4(&Netns::new(host))?;
+        }
+        route::set(plan, &Route::at_first(spec.routing, spec.nodes))?;
     }
     for link in &plan.links {
         wait_link_ready(&Netns::new(&link.host_netns), link.host_ifname, stop)?;
@@ -90,7 +95,6 @@ fn build_segments(plan: &Plan, spec: &LabSpec, stop: &Stop) -> Result<(), LabErr
             plug(&netns, &host, host_name(plan, link), link.host_ifname, spec)?;
             address_host(&host, link, spec)?;
             host.ip(&format!("link set {} up", link.host_ifname))?;
-            route_host(link, 1)?;
         }
     }
     Ok(())
@@ -148,7 +152,7 @@ pub(crate) fn make_link(node: &Netns, link: &Link, spec: &LabSpec) -> Result<(),
     // The far end first: a port that comes up finds its carrier.
     host.ip(&format!("link set {host_ifname} up"))?;
     node.ip(&format!("link set {port} up"))?;
-    route_host(link, 1)
+    route_host(link, &[1])
 }
 
 fn address_host(host: &Netns, link: &Link, spec: &LabSpec) -> Result<(), LabError> {
@@ -156,16 +160,6 @@ fn address_host(host: &Netns, link: &Link, spec: &LabSpec) -> Result<(), LabErro
     for index in 0..=further {
         address(host, link.host_ifname, &link.host_ipv4(index), &link.host_ipv6(index))?;
     }
-    Ok(())
-}
-
-/// Routes the host towards a node; the first link of a host carries its default route.
-pub(crate) fn route_host(link: &Link, node: u32) -> Result<(), LabError> {
-    let host = Netns::new(&link.host_netns);
-    let metric = if link.port == "inside2" { 200 } else { 100 };
-    let ifname = link.host_ifname;
-    host.ip(&format!("route replace default via {} dev {ifname} metric {metric}", link.node_ipv4(node)))?;
-    host.ip(&format!("-6 route replace default via {} dev {ifname} metric {metric}", link.node_ipv6(node)))?;
     Ok(())
 }
 

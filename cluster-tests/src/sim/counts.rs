@@ -1,37 +1,6 @@
 //! What the seeds really contained.
 
-use std::fmt;
-
-macro_rules! counts {
-    ($($(#[$doc:meta])* $name:ident: $floor:literal,)*) => {
-        /// What happened in one or more runs.
-        #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-        pub struct Counts {
-            $($(#[$doc])* pub $name: u64,)*
-        }
-
-        impl Counts {
-            /// Adds another run's.
-            pub fn add(&mut self, other: &Counts) {
-                $(self.$name += other.$name;)*
-            }
-
-            /// What there was too little of in `seeds` runs: name, count and floor. The floors are set
-            /// for 200 seeds.
-            pub fn too_few(&self, seeds: u64) -> Vec<(&'static str, u64, u64)> {
-                let all = [$((stringify!($name), self.$name, $floor * seeds / 200),)*];
-                all.into_iter().filter(|(_, count, floor)| count < floor).collect()
-            }
-        }
-
-        impl fmt::Display for Counts {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                $(writeln!(f, "{:>12}  {}", self.$name, stringify!($name).replace('_', " "))?;)*
-                Ok(())
-            }
-        }
-    };
-}
+use super::tally::counts;
 
 counts! {
     /// Seconds of virtual time.

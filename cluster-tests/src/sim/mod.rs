@@ -14,9 +14,12 @@ mod faults;
 mod net;
 mod node;
 mod rng;
+pub mod sessions;
+mod tally;
 mod world;
 
 pub use counts::Counts;
+pub use tally::Tally;
 
 use check::Finding;
 use net::Weather;
@@ -39,9 +42,9 @@ pub struct Failure {
 
 /// What one seed gave.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Run {
+pub struct Run<C = Counts> {
     /// What it contained.
-    pub counts: Counts,
+    pub counts: C,
     /// The same in every run of the seed.
     pub trace: u64,
 }
@@ -63,17 +66,17 @@ pub fn run(seed: u64) -> Result<Run, Failure> {
     Err(Failure { seed, finding })
 }
 
-/// Runs `seeds` seeds from `first` on, on `threads` threads; `progress` is told after each how many are
+/// Runs `seeds` seeds from `first` on with `run`, on `threads` threads; `progress` is told after each how many are
 /// done. Stops after the first failure if `first_only`.
-pub fn run_all(
-    first: u64,
-    seeds: u64,
+pub fn run_all<C: Tally>(
+    run: fn(u64) -> Result<Run<C>, Failure>,
+    (first, seeds): (u64, u64),
     threads: usize,
     first_only: bool,
     progress: &(dyn Fn(u64) + Sync),
-) -> (Counts, Vec<Failure>) {
+) -> (C, Vec<Failure>) {
     let (next, done) = (AtomicU64::new(first), AtomicU64::new(0));
-    let results = Mutex::new((Counts::default(), Vec::new()));
+    let results = Mutex::new((C::default(), Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {

@@ -49,15 +49,87 @@ pub struct ChurnReport {
     pub seconds: f64,
     /// TCP segments that either side sent again.
     pub retransmissions: u64,
+    /// SYNs that the client sent again.
+    pub syn_retransmissions: u64,
+    /// Connections that the client saw reset, half made ones too.
+    pub resets: u64,
 }
 
 /// Opens and closes connections from `client` to a server that runs in `server` meanwhile.
 pub fn churn(client: &Netns, server: &Netns, plan: &Churn, stop: &Stop) -> Result<ChurnReport, LabError> {
+    churn_at(client, server, plan, &Pace::new(Duration::ZERO), stop)
+}
+
+/// The same, no more than so many connections a second.
+pub fn paced_churn(
+    client: &Netns,
+    server: &Netns,
+    plan: &Churn,
+    per_second: u32,
+    stop: &Stop,
+) -> Result<ChurnReport, LabError> {
+    let each = Duration::from_secs(1) / per_second.max(1);
+    churn_at(client, server, plan, &Pace::new(each), stop)
+}
+
+/// When connections may begin: one that was held up does not hurry those behind it.
+#[derive(Debug)]
+struct Pace {
+    next: Mutex<Instant>,
+    each: Duration,
+}
+
+impl Pace {
+    fn new(each: Duration) -> Pace {
+        Pace { next: Mutex::new(Instant::now()), each }
+    }
+
+    fn wait(&self) {
+        let now = Instant::now();
+        let due = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = now.max(*next);
+            *next = due + self.each;
+            due
+        };
+        std::thread::sleep(due - now);
+    }
+}
+
+/// What a host's TCP has counted.
+#[derive(Debug, Clone, Copy, Default)]
+struct TcpCounts {
+    retransmissions: u64,
+    syn_retransmissions: u64,
+    resets: u64,
+}
+
+impl TcpCounts {
+    fn of(netns: &Netns) -> Result<TcpCounts, LabError> {
+        let (snmp, netstat) = (netns.proc_net("snmp")?, netns.proc_net("netstat")?);
+        let missing = |name: &str| LabError::Check(format!("no {name} in {}", netns.name()));
+        let tcp = |name: &str| snmp_value(&snmp, "Tcp:", name).ok_or_else(|| missing(name));
+        let extended = |name: &str| snmp_value(&netstat, "TcpExt:", name).ok_or_else(|| missing(name));
+        Ok(TcpCounts {
+            retransmissions: tcp("RetransSegs")?,
+            syn_retransmissions: extended("TCPSynRetrans")?,
+            resets: tcp("EstabResets")? + tcp("AttemptFails")?,
+        })
+    }
+}
+
+fn churn_at(
+    client: &Netns,
+    server: &Netns,
+    plan: &Churn,
+    pace: &Pace,
+    stop: &Stop,
+) -> Result<ChurnReport, LabError> {
     let mut crew = Crew::default();
     for port in &plan.ports {
         serve(&mut crew, server, wildcard(plan.server, *port))?;
     }
-    let before = tcp_retransmissions(client)? + tcp_retransmissions(server)?;
+    let before = [TcpCounts::of(client)?, TcpCounts::of(server)?];
     let (started, completed) = (AtomicU64::new(0), AtomicU64::new(0));
     let errors = Mutex::new(Vec::new());
     let start = Instant::now();
@@ -69,6 +141,7 @@ pub fn churn(client: &Netns, server: &Netns, plan: &Churn, stop: &Stop) -> Resul
                     while let Some(index) = take(&started, plan.connections)
                         && !stop.is_set()
                     {
+                        pace.wait();
                         match one_connection(plan, index) {
                             Ok(()) => drop(completed.fetch_add(1, Ordering::Relaxed)),
                             Err(error) => note(&errors, index, &error),
@@ -83,7 +156,8 @@ pub fn churn(client: &Netns, server: &Netns, plan: &Churn, stop: &Stop) -> Resul
             .try_for_each(|client| client.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })?;
     stop.check()?;
-    let after = tcp_retransmissions(client)? + tcp_retransmissions(server)?;
+    let after = [TcpCounts::of(client)?, TcpCounts::of(server)?];
+    let retransmissions = |counts: [TcpCounts; 2]| counts[0].retransmissions + counts[1].retransmissions;
     let errors: Vec<String> = errors.into_inner().unwrap_or_else(PoisonError::into_inner);
     let completed = completed.into_inner();
     Ok(ChurnReport {
@@ -91,15 +165,10 @@ pub fn churn(client: &Netns, server: &Netns, plan: &Churn, stop: &Stop) -> Resul
         failed: plan.connections - completed,
         errors: errors.into_iter().take(10).collect(),
         seconds: start.elapsed().as_secs_f64(),
-        retransmissions: after - before,
+        retransmissions: retransmissions(after) - retransmissions(before),
+        syn_retransmissions: after[0].syn_retransmissions - before[0].syn_retransmissions,
+        resets: after[0].resets - before[0].resets,
     })
-}
-
-/// TCP segments that a namespace's hosts have sent again so far.
-pub fn tcp_retransmissions(netns: &Netns) -> Result<u64, LabError> {
-    let snmp = netns.proc_net("snmp")?;
-    snmp_value(&snmp, "Tcp:", "RetransSegs")
-        .ok_or_else(|| LabError::Check(format!("no Tcp RetransSegs in {}", netns.name())))
 }
 
 /// A value of /proc/net/snmp: a line of names, and below it a line of values.

@@ -5,14 +5,18 @@
 mod churn;
 mod http;
 mod numbered;
+mod streams;
 mod tcp;
+mod trickle;
 mod udp;
 mod wire;
 
-pub use churn::{Churn, ChurnReport, churn, snmp_value, tcp_retransmissions};
+pub use churn::{Churn, ChurnReport, churn, paced_churn, snmp_value};
 pub use http::{HttpServer, fetch, make_file};
 pub use numbered::Numbered;
+pub use streams::Streams;
 pub use tcp::{TcpEcho, connect, exchange};
+pub use trickle::{Trickle, TrickleFlow};
 pub use udp::{UdpEcho, udp_flows};
 pub use wire::Wire;
 

@@ -2,13 +2,14 @@
 //! that no kernel would send, and to see exactly what arrives.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
 };
 
 use crate::LabError;
@@ -45,6 +46,21 @@ impl Wire {
         Ok(())
     }
 
+    /// Makes room for bursts.
+    pub fn widen(&self, bytes: usize) -> Result<(), LabError> {
+        setsockopt(&self.socket, sockopt::RcvBufForce, &bytes)
+            .map_err(|errno| LabError::system("make room for frames", errno))
+    }
+
+    /// The next frame that waits, if one does: its length, or as much of it as fits.
+    pub fn take(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(length) => Ok(Some(length)),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// The next frame that came in (not one that this host sent), or `None` after `patience`.
     #[allow(clippy::disallowed_methods, reason = "real traffic takes real time")]
     pub fn receive(&self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
@@ -56,16 +72,29 @@ impl Wire {
             if poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], wait)? == 0 {
                 return Ok(None);
             }
-            let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
-                Ok(length) => length,
-                Err(Errno::EAGAIN | Errno::EINTR) => continue,
-                Err(errno) => return Err(errno.into()),
-            };
-            if length >= 14 && buffer[6..12] != self.mac {
+            if let Some(length) = self.try_receive(&mut buffer)? {
                 buffer.truncate(length);
                 return Ok(Some(buffer));
             }
         }
+    }
+
+    /// The next frame that came in, if one has, without waiting: as much of it as `buffer` takes, and how much that is.
+    pub fn try_receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        loop {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) if length >= 14 && buffer[6..12] != self.mac => return Ok(Some(length)),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => return Ok(None),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Wire {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -5,8 +5,11 @@
 #![allow(clippy::disallowed_methods, reason = "end-to-end tests live in real time")]
 
 pub mod cluster;
+pub mod forge;
 pub mod fragments;
+pub mod load;
 pub mod raw;
+pub mod repl;
 pub mod tcp;
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,6 @@
 //! What an engine counts. Plain numbers: each worker has its own, the node adds them up.
 
+use super::{ReplicationCounters, WaitingCounters};
 use crate::drops::DropCounters;
 use crate::session::EndReason;
 
@@ -40,6 +41,10 @@ pub struct Counters {
     pub handovers: u64,
     /// Full passes of the sweep over the table.
     pub sweep_passes: u64,
+    /// What replication did.
+    pub replication: ReplicationCounters,
+    /// Packets that waited for sessions, or for peers to hold them.
+    pub waiting: WaitingCounters,
     /// Drops by reason.
     pub drops: DropCounters,
 }
@@ -65,6 +70,8 @@ impl Counters {
             events_left_out,
             handovers,
             sweep_passes,
+            replication,
+            waiting,
             drops,
         } = other;
         self.created += created;
@@ -85,6 +92,8 @@ impl Counters {
         self.events_left_out += events_left_out;
         self.handovers += handovers;
         self.sweep_passes += sweep_passes;
+        self.replication.add(replication);
+        self.waiting.add(waiting);
         self.drops.add(drops);
     }
 }

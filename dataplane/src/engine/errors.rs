@@ -26,9 +26,13 @@ impl Engine {
         w: &Work,
         e: &IcmpError,
         slot: Option<SlotId>,
+        now: Now,
     ) -> Verdict {
         let unmatched = Verdict::Drop(DropReason::IcmpErrorUnmatched);
-        let Some(slot) = slot else { return unmatched };
+        let Some(slot) = slot else {
+            let parked = self.park(frame, w, DropReason::IcmpErrorUnmatched, now);
+            return if parked { Verdict::Consumed } else { unmatched };
+        };
         let hot = self.table.hot(slot);
         // The wing that sent the offending packet, and the one along which the error travels.
         let offender = usize::from(hot.first_forward() != w.forward);

@@ -84,6 +84,8 @@ pub struct SessionFilter {
     pub packets: Bounds,
     /// Bytes of both wings.
     pub bytes: Bounds,
+    /// Only what this node owns. Not asked of events.
+    pub owned_only: bool,
 }
 
 /// What the first step of a filter asks about.
@@ -174,22 +176,25 @@ impl Engine {
         let hot = self.table.hot(slot);
         let outline =
             Outline { tuple: self.first_tuple(slot), zones: hot.zone, state: State::from_u8(hot.state) };
-        f.fits_outline(&outline) && (!f.needs_detail() || f.fits_detail(&self.detail(slot, f, now)))
+        f.fits_outline(&outline)
+            && (!f.owned_only || self.is_mine(slot))
+            && (!f.needs_detail() || f.fits_detail(&self.detail(slot, f, now)))
     }
 
     /// The ports are looked up only when the filter asks for one.
     fn detail(&self, slot: SlotId, f: &SessionFilter, now: Now) -> Detail {
         let cold = self.table.cold(slot);
+        let (packets, bytes) = self.others(slot);
         let ports = if f.port.is_some() { self.ports_of(slot) } else { [None; 4] };
         Detail {
             id: cold.id(),
             rule: cold.rule,
             application: cold.application,
             ports,
-            duration_ms: now.0.saturating_sub(cold.created_ms),
+            duration_ms: cold.age_ms(now),
             remaining_ms: self.remaining_ms(slot, now),
-            packets: cold.packets[0] + cold.packets[1],
-            bytes: cold.bytes[0] + cold.bytes[1],
+            packets: cold.packets.iter().chain(&packets).fold(0, |sum, n| sum.saturating_add(*n)),
+            bytes: cold.bytes.iter().chain(&bytes).fold(0, |sum, n| sum.saturating_add(*n)),
         }
     }
 }

@@ -73,7 +73,10 @@ impl Engine {
 
     /// A later fragment whose flow has no session: its first one waits for a neighbour, and so does it,
     /// or the first was not forwarded. It is neither logged nor counted for a rule: the first was.
-    pub(super) fn stray_fragment(&mut self, w: &Work) -> Verdict {
+    pub(super) fn stray_fragment<F: Frame>(&mut self, frame: &F, w: &Work, now: Now) -> Verdict {
+        if self.park(frame, w, DropReason::FragmentUntracked, now) {
+            return Verdict::Consumed;
+        }
         let untracked = Verdict::Drop(DropReason::FragmentUntracked);
         let Err(NoWay::Await(verdict)) = self.resolve(w) else { return untracked };
         let Verdict::AwaitNeighbour { port, .. } = verdict else { return untracked };

@@ -1,9 +1,10 @@
 //! List, show, summary and clear: what the control side asks between batches, in bounded slices.
 
 use super::{Engine, SessionFilter};
-use crate::addr::Tuple;
+use crate::addr::{Tuple, proto};
 use crate::names::{AppId, RuleId, ZoneId};
 use crate::route::{EgressId, PortId, Resolution};
+use crate::session::owner::Boot;
 use crate::session::record::{SessionId, WingFacts};
 use crate::session::timeouts::TimeoutClass;
 use crate::session::{EndReason, State};
@@ -21,9 +22,9 @@ pub struct WingView {
     pub ingress: Option<PortId>,
     /// Port that it leaves by, where there is a way now.
     pub egress: Option<PortId>,
-    /// Packets forwarded.
+    /// Packets forwarded, by this node and by others as far as they told.
     pub packets: u64,
-    /// Bytes forwarded (IP length).
+    /// Bytes forwarded (IP length), likewise.
     pub bytes: u64,
     /// TCP facts (all zero for other protocols).
     pub facts: WingFacts,
@@ -53,6 +54,14 @@ pub struct SessionView {
     pub remaining_ms: Option<u64>,
     /// Milliseconds since it was set up.
     pub duration_ms: u64,
+    /// The node that decides its fate, by this node's view; `None` without one.
+    pub owner: Option<Boot>,
+    /// Whether another node holds it too, as far as it told or made it.
+    pub shared: bool,
+    /// Packets of each wing that other nodes forwarded, as far as they told; part of the wings' counts.
+    pub others_packets: [u64; 2],
+    /// The same in bytes.
+    pub others_bytes: [u64; 2],
 }
 
 /// The table of one shard in numbers (J11).
@@ -159,7 +168,7 @@ impl Engine {
                 return Some(slot.0);
             }
             if self.is_meant(slot, filter, now) {
-                out.push(self.view(slot, now));
+                out.push(self.view_of(slot, now));
                 found += 1;
             }
         }
@@ -189,7 +198,7 @@ impl Engine {
             let state = State::from_u8(hot.state);
             sum.by_state[state as usize] += 1;
             sum.by_protocol[usize::from(hot.protocol)] += 1;
-            if hot.judged_by != self.stamp && self.judge_live(slot).is_none() {
+            if self.needs_judging(slot) && self.judge_live(slot).is_none() {
                 sum.in_drop += 1;
             } else if matches!(state, State::SynSent | State::SynReceived) {
                 sum.pending += 1;
@@ -200,8 +209,8 @@ impl Engine {
         next
     }
 
-    /// Ends the live sessions that match among the next `scan_max` slots from `cursor` (J10). Returns
-    /// the cursor to go on with, and how many were cleared.
+    /// Ends the live sessions that match, and that this node owns, among the next `scan_max` slots from
+    /// `cursor` (J10). Returns the cursor to go on with, and how many were cleared.
     pub fn clear(
         &mut self,
         cursor: u32,
@@ -213,7 +222,7 @@ impl Engine {
         let (end, next) = self.slice(cursor, scan_max);
         let mut cleared = 0;
         for slot in (cursor..end).map(SlotId) {
-            if self.is_meant(slot, filter, now) {
+            if self.is_meant(slot, filter, now) && (self.replica.is_none() || self.is_mine(slot)) {
                 self.end(slot, EndReason::Cleared);
                 cleared += 1;
             }
@@ -221,7 +230,7 @@ impl Engine {
         (next, cleared)
     }
 
-    fn slice(&self, cursor: u32, scan_max: u32) -> (u32, Option<u32>) {
+    pub(super) fn slice(&self, cursor: u32, scan_max: u32) -> (u32, Option<u32>) {
         let touched = self.table.slots_used();
         let end = cursor.saturating_add(scan_max.max(1)).min(touched).max(cursor);
         (end, (end < touched).then_some(end))
@@ -231,11 +240,13 @@ impl Engine {
         self.table.hot(slot).in_use() && !self.is_expired(slot, now) && self.matches(slot, filter, now)
     }
 
-    fn view(&self, slot: SlotId, now: Now) -> SessionView {
+    fn view_of(&self, slot: SlotId, now: Now) -> SessionView {
         let hot = self.table.hot(slot);
         let cold = self.table.cold(slot);
         let first = self.first_tuple(slot);
         let seen = self.seen_ports(slot);
+        let (others_packets, others_bytes) = self.others(slot);
+        let is_tcp = hot.protocol == proto::TCP;
         let wing = |w: usize| {
             let tuple = if w == 0 { first } else { first.reversed() };
             WingView {
@@ -243,9 +254,9 @@ impl Engine {
                 zone: hot.zone[w],
                 ingress: seen[w],
                 egress: self.egress_port(slot, w, tuple),
-                packets: cold.packets[w],
-                bytes: cold.bytes[w],
-                facts: cold.wings[w],
+                packets: cold.packets[w].saturating_add(others_packets[w]),
+                bytes: cold.bytes[w].saturating_add(others_bytes[w]),
+                facts: if is_tcp { cold.wings[w] } else { WingFacts::default() },
             }
         };
         SessionView {
@@ -258,8 +269,17 @@ impl Engine {
             timeout: self.timeout(slot),
             idle_ms: u64::from(hot.idle_ms(now.ms32())),
             remaining_ms: self.remaining_ms(slot, now),
-            duration_ms: now.0.saturating_sub(cold.created_ms),
+            duration_ms: cold.age_ms(now),
+            owner: self.view.as_ref().map(|v| v.owner(cold.id())),
+            shared: self.is_shared(slot),
+            others_packets,
+            others_bytes,
         }
+    }
+
+    /// Packets and bytes of each wing that other nodes forwarded.
+    pub(super) fn others(&self, slot: SlotId) -> ([u64; 2], [u64; 2]) {
+        self.replica.as_ref().map_or_else(Default::default, |r| r.others(slot))
     }
 
     fn timeout(&self, slot: SlotId) -> Option<TimeoutClass> {

@@ -14,16 +14,22 @@
 //! | `errors` | ICMP errors that pass through, and what the engine writes itself |
 //! | `sweep` | ageing, and judging live sessions again after a policy change |
 //! | `inspect`, `filter` | list, show, summary, clear |
+//! | `park`, `hold`, `room` | packets that wait: for a session from another node, for others to hold one |
+//! | `replica` | what is told to other nodes, and what they tell |
 //! | `tell` | what becomes of sessions, for watchers and logs |
 
 mod counters;
 mod errors;
 mod filter;
 mod fragments;
+mod hold;
 mod inspect;
 mod io;
 mod limit;
+mod park;
 mod process;
+mod replica;
+mod room;
 mod setup;
 mod sweep;
 mod tell;
@@ -34,17 +40,23 @@ pub use filter::{Bounds, Detail, Outline, PortRange, SessionFilter};
 pub use inspect::{SessionView, Summary, Tally, WingView};
 pub use io::*;
 pub use limit::RateLimit;
+pub use park::WaitingCounters;
 pub use process::shard_of;
+pub use replica::*;
 pub use tell::{Happened, SessionEvent};
 
 use crate::drops::DropReason;
 use crate::fragment::{FragmentCache, FragmentConfig};
-use crate::names::RuleId;
+use crate::names::{ClassId, RuleId};
 use crate::policy::Policy;
 use crate::route::Snapshot;
 use crate::session::EndReason;
+use crate::session::owner::View;
 use crate::table::{PolicyStamp, SlotId, Table, TableError};
 use crate::time::Now;
+use hold::Hold;
+use park::Park;
+use replica::Replica;
 use std::sync::Arc;
 
 /// Most events that wait for the worker; further ones are left out and counted. What one pass of a
@@ -62,6 +74,12 @@ mod hot_flag {
     pub(super) const NEVER: u8 = 1 << 3;
     /// The rule wants the session's end logged.
     pub(super) const LOG: u8 = 1 << 4;
+    /// Another node holds the session too, as far as it told, or made it.
+    pub(super) const SHARED: u8 = 1 << 5;
+    /// Policy keeps the session to this node.
+    pub(super) const UNSYNCED: u8 = 1 << 6;
+    /// Its first packet waits until peers hold it; further ones queue behind.
+    pub(super) const HELD: u8 = 1 << 7;
 }
 
 /// What an engine is made with.
@@ -113,6 +131,16 @@ pub struct Engine {
     stamp: PolicyStamp,
     /// Idle time in ms after which a session of a class is expired, by class number.
     cutoffs_ms: Vec<u32>,
+    /// When lookups take a session for expired, by class: one of this node alone, and one that is shared.
+    expiries_ms: Vec<[u32; 2]>,
+    /// Nothing ages until this node has applied what waits.
+    held: bool,
+    replica: Option<Box<Replica>>,
+    /// Early packets; none while it does not replicate, and while one of them is decided about.
+    park: Option<Box<Park>>,
+    /// First packets that wait for peers; none likewise.
+    hold: Option<Box<Hold>>,
+    view: Option<Arc<View>>,
     routes: Arc<Snapshot>,
     counters: Counters,
     rule_hits: Vec<u64>,
@@ -152,6 +180,12 @@ impl Engine {
             policies: 0,
             stamp: PolicyStamp::from(0),
             cutoffs_ms: Vec::new(),
+            expiries_ms: Vec::new(),
+            held: false,
+            replica: None,
+            park: None,
+            hold: None,
+            view: None,
             routes,
             counters: Counters::default(),
             rule_hits: Vec::new(),
@@ -188,7 +222,11 @@ impl Engine {
         self.cutoffs_ms.extend(policy.classes().iter().map(|c| cutoff(c.timeout_ms)));
         self.rule_hits.resize(policy.rule_ids_end().max(self.rule_hits.len()), 0);
         self.next_stamp();
-        self.policy.replace(policy)
+        let before = self.policy.replace(policy);
+        self.set_parking();
+        self.set_min_age();
+        self.set_expiries();
+        before
     }
 
     /// Takes the policy away: from the next packet on everything is dropped, live sessions included.
@@ -251,6 +289,11 @@ impl Engine {
         }
     }
 
+    /// Sessions in the table, and how many it has room for.
+    pub fn occupancy(&self) -> (u32, u32) {
+        (self.table.len(), self.table.capacity())
+    }
+
     /// What this engine was made with.
     pub fn config(&self) -> &EngineConfig {
         &self.config
@@ -275,20 +318,35 @@ impl Engine {
 
     /// Ends a session: counted, and its slot is free at once.
     fn end(&mut self, slot: SlotId, reason: EndReason) {
+        self.log_end(slot, reason);
         self.tell_end(slot, reason);
+        self.counters.ended[reason as usize] += 1;
+        self.free(slot);
+    }
+
+    /// Takes a session out of the table. Who only does this has not decided anything.
+    fn free(&mut self, slot: SlotId) {
         if self.table.hot(slot).flags & hot_flag::NEVER != 0 {
             self.counters.never_sessions -= 1;
         }
-        self.counters.ended[reason as usize] += 1;
+        self.forget_side(slot);
         self.table.remove(slot);
     }
 
     /// Whether a session is idle beyond the timeout of its class: lookups and the sweep ask the same
-    /// question, so ageing takes effect at once and the sweep merely collects.
+    /// question, so ageing takes effect at once and the sweep merely collects. What is shared with other
+    /// nodes matches for the staleness bound longer: another may have seen a packet.
     #[inline]
     fn is_expired(&self, slot: SlotId, now: Now) -> bool {
         let hot = self.table.hot(slot);
-        hot.idle_ms(now.ms32()) > self.cutoff_ms(hot.class.0)
+        let shared = usize::from(hot.flags & hot_flag::SHARED != 0);
+        hot.idle_ms(now.ms32()) > self.expiry_ms(hot.class)[shared]
+    }
+
+    /// A class that no policy has set yet ages by nothing but what its owner says.
+    #[inline]
+    fn expiry_ms(&self, class: ClassId) -> [u32; 2] {
+        self.expiries_ms.get(usize::from(class.0)).copied().unwrap_or([0, u32::MAX])
     }
 
     #[inline]

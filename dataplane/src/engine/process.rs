@@ -1,14 +1,13 @@
 //! The batch pipeline: parse and hash all, touch all, then decide one after the other.
 
 use super::track::Track;
-use super::{BATCH_MAX, Engine, Frame, Verdict};
+use super::{BATCH_MAX, Engine, Frame, Verdict, hot_flag};
 use crate::addr::{Key, Tuple};
 use crate::drops::DropReason;
 use crate::names::ZoneId;
 use crate::packet::{self, L4, Packet, ParseOptions};
 use crate::policy::Place;
 use crate::route::{Egress, EgressId, PortId, Resolution};
-use crate::session::EndReason;
 use crate::table::SlotId;
 use crate::time::Now;
 use arrayvec::ArrayVec;
@@ -99,7 +98,7 @@ impl Engine {
         }
     }
 
-    fn counted(&mut self, verdict: Verdict) -> Verdict {
+    pub(super) fn counted(&mut self, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::Drop(reason) => self.counters.drops.count(reason),
             Verdict::Handover(_) => self.counters.handovers += 1,
@@ -109,7 +108,7 @@ impl Engine {
     }
 
     /// Parses a frame and finds out whose it is.
-    fn classify<F: Frame>(&mut self, frame: &mut F, index: u8, now: Now) -> Result<Work, Verdict> {
+    pub(super) fn classify<F: Frame>(&mut self, frame: &mut F, index: u8, now: Now) -> Result<Work, Verdict> {
         let port = frame.port();
         let Some(info) = self.routes.port(port) else { return Err(Verdict::Drop(DropReason::NoZone)) };
         let data = frame.data();
@@ -149,16 +148,22 @@ impl Engine {
         }
     }
 
-    fn decide<F: Frame>(&mut self, frame: &mut F, w: &Work, slot: Option<SlotId>, now: Now) -> Verdict {
+    pub(super) fn decide<F: Frame>(
+        &mut self,
+        frame: &mut F,
+        w: &Work,
+        slot: Option<SlotId>,
+        now: Now,
+    ) -> Verdict {
         let slot = match slot {
             Some(s) if self.is_expired(s, now) => {
-                self.end(s, EndReason::Aged);
+                self.expire(s);
                 None
             }
             other => other,
         };
         if let L4::IcmpError(e) = w.packet.l4_info {
-            return self.pass_icmp_error(frame, w, &e, slot);
+            return self.pass_icmp_error(frame, w, &e, slot, now);
         }
         match slot {
             Some(s) => self.established(frame, w, s, now),
@@ -174,6 +179,11 @@ impl Engine {
             return Verdict::Drop(DropReason::ZoneMismatch);
         }
         let out_zone = hot.zone[1 - wing];
+        if hot.flags & hot_flag::HELD != 0
+            && let Some(verdict) = self.queue_behind(frame, w)
+        {
+            return verdict;
+        }
         if self.needs_judging(slot) && !self.judge_for_packet(slot) {
             return Verdict::Drop(DropReason::PolicyRevoked);
         }

@@ -1,12 +1,13 @@
 //! A flow's first packet: route, policy, session; and judging live sessions again.
 
+use super::park::opens;
 use super::process::{NoWay, Work};
 use super::{Engine, Event, Frame, RefusedFlow, Verdict, hot_flag};
 use crate::addr::Tuple;
 use crate::drops::DropReason;
 use crate::names::ZoneId;
 use crate::packet::{Fragment, L4, Tcp, tcp_flags};
-use crate::policy::{Action, Judgement};
+use crate::policy::{Action, Judgement, SetupAck};
 use crate::route::{EgressId, PortId, Resolution};
 use crate::session::record::Cold;
 use crate::session::tcp::{self, Connection, Observation};
@@ -25,10 +26,14 @@ impl Engine {
         now: Now,
     ) -> Verdict {
         if w.packet.l4_info == L4::LaterFragment {
-            return self.stray_fragment(w);
+            return self.stray_fragment(frame, w, now);
         }
         if let Some(refusal) = self.refuse_stray(w) {
-            if refusal == DropReason::TcpNoSession {
+            let no_session = matches!(refusal, DropReason::TcpNoSession | DropReason::IcmpReplyUnmatched);
+            if no_session && self.park(frame, w, refusal, now) {
+                return Verdict::Consumed;
+            }
+            if refusal == DropReason::TcpNoSession && self.may_answer() {
                 self.answer_stray(frame.data(), w, now);
             }
             return Verdict::Drop(refusal);
@@ -47,7 +52,7 @@ impl Engine {
             Err(no) => return self.no_way(frame.data(), w, no, now),
         };
         let Some(to) = to else { return Verdict::Drop(DropReason::NoZone) };
-        let judgement = match self.judge_first(frame.data(), w, to, out, now) {
+        let judgement = match self.judge_first(frame, w, to, out, replaces.is_none(), now) {
             Ok(judgement) => judgement,
             Err(refusal) => return refusal,
         };
@@ -61,17 +66,25 @@ impl Engine {
         if self.is_too_big(w, &egress) && w.packet.dont_fragment {
             return self.refuse_too_big(frame.data(), w, &egress, now);
         }
-        if let Some(old) = replaces {
+        let replaced = replaces.map(|old| {
+            let id = self.table.cold(old).id();
             self.end(old, EndReason::Superseded);
-        }
+            id
+        });
         let Some(slot) = self.create(w, to, &judgement, id, now) else {
             return Verdict::Drop(DropReason::TableFull);
         };
+        self.hit(&judgement);
+        self.log_birth(slot, replaced);
+        if judgement.setup_ack != SetupAck::None
+            && let Some(verdict) = self.hold_first(frame, w, slot, judgement.setup_ack, now)
+        {
+            return verdict;
+        }
         let cold = self.table.cold_mut(slot);
         cold.packets[0] = 1;
         cold.bytes[0] = u64::from(w.packet.ip_len());
         cold.ingress[0] = w.port.0 + 1;
-        self.hit(&judgement);
         self.tell_created(slot);
         self.send(frame, w, &egress)
     }
@@ -112,13 +125,15 @@ impl Engine {
         }
     }
 
-    /// What policy says of a first packet; a refusal is counted, logged and answered here.
-    fn judge_first(
+    /// What policy says of a first packet; a refusal is counted, logged and answered here. Without a
+    /// session (`stray`) it may be an early packet of one that is on its way.
+    fn judge_first<F: Frame>(
         &mut self,
-        data: &[u8],
+        frame: &F,
         w: &Work,
         to: ZoneId,
         out: PortId,
+        stray: bool,
         now: Now,
     ) -> Result<Judgement, Verdict> {
         let Some(policy) = &self.policy else { return Err(Verdict::Drop(DropReason::NoPolicy)) };
@@ -130,11 +145,14 @@ impl Engine {
             Action::Permit => return Ok(judgement),
             Action::Deny if judgement.rule.is_none() => DropReason::PolicyDefault,
             Action::Deny => DropReason::PolicyDeny,
-            Action::Reject => {
-                self.send_refusal(data, w, now);
-                DropReason::PolicyReject
-            }
+            Action::Reject => DropReason::PolicyReject,
         };
+        if stray && self.park(frame, w, reason, now) {
+            return Err(Verdict::Consumed);
+        }
+        if judgement.action == Action::Reject && (opens(w) || self.may_answer()) {
+            self.send_refusal(frame.data(), w, now);
+        }
         self.hit(&judgement);
         if judgement.log {
             self.push_session_event(Event::Refused(RefusedFlow {
@@ -200,6 +218,7 @@ impl Engine {
             hot.flags |= flag::FIRST_FORWARD;
         }
         self.set_logged(slot, j.log);
+        self.set_synced(slot, j.sync);
         self.set_service_class(slot, j.class);
         self.set_class(slot);
         Some(slot)
@@ -238,7 +257,10 @@ impl Engine {
     /// here on (F7). Returns whether it is still permitted; if not, it has ended.
     pub(super) fn judge_for_packet(&mut self, slot: SlotId) -> bool {
         let Some(j) = self.judge_live(slot) else {
-            self.end(slot, EndReason::Denied);
+            // Others may be at another revision: what they own, they end.
+            if self.replica.is_none() || self.is_mine(slot) {
+                self.end(slot, EndReason::Denied);
+            }
             return false;
         };
         let revision = self.policy.as_ref().map_or(0, |p| p.revision());
@@ -251,8 +273,13 @@ impl Engine {
         hot.judged_by = stamp;
         hot.flags &= !hot_flag::REFRESH;
         self.set_logged(slot, j.log);
+        if self.set_synced(slot, j.sync) {
+            // What was this node's alone is for others from now on.
+            self.log_change(slot);
+        }
         self.set_service_class(slot, j.class);
         self.set_class(slot);
+        self.note_seen(slot);
         true
     }
 }

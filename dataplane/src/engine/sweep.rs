@@ -27,6 +27,12 @@ impl Engine {
         let elapsed = now.since(self.sweep_last).min(PASS_MS);
         self.sweep_last = self.sweep_last.max(now);
         self.fragments.expire(now);
+        if self.replica.is_some() {
+            self.echo(now);
+            self.tend_hold(now);
+            self.tend_park(now);
+            self.retry_early(now);
+        }
         self.sweep_debt += elapsed * u64::from(self.table.slots_used());
         let owed = self.sweep_debt / PASS_MS;
         if owed == 0 {
@@ -40,21 +46,31 @@ impl Engine {
 
     fn sweep_slots(&mut self, slice: u32, now: Now) {
         let mut found: ArrayVec<SlotId, COLLECT_MAX> = ArrayVec::new();
-        let (cutoffs, stamp, now_ms) = (&self.cutoffs_ms, self.stamp, now.ms32());
-        let due = |hot: &HotLine| {
-            let cutoff = cutoffs.get(usize::from(hot.class.0)).copied().unwrap_or(0);
-            (hot.idle_ms(now_ms) > cutoff) | (hot.judged_by != stamp)
+        let (expiries, stamp, now_ms) = (&self.expiries_ms, self.stamp, now.ms32());
+        let step = if self.replica.is_some() {
+            let due = |slot, hot: &HotLine| hot.judged_by != stamp || self.wants_sweep(slot, hot, now);
+            self.table.sweep_slice_at(self.sweep_next, slice, due, &mut found)
+        } else {
+            let due = |hot: &HotLine| {
+                let [own, _] = expiries.get(usize::from(hot.class.0)).copied().unwrap_or_default();
+                (hot.idle_ms(now_ms) > own) | (hot.judged_by != stamp)
+            };
+            self.table.sweep_slice(self.sweep_next, slice, due, &mut found)
         };
-        let step = self.table.sweep_slice(self.sweep_next, slice, due, &mut found);
         if step.next == 0 {
             self.counters.sweep_passes += 1;
         }
         self.sweep_next = step.next;
         let mut stale: ArrayVec<SlotId, COLLECT_MAX> = ArrayVec::new();
         for slot in found {
-            if self.is_expired(slot, now) {
+            let hot = *self.table.hot(slot);
+            if self.replica.is_some() && self.wants_sweep(slot, &hot, now) {
+                self.sweep_one(slot, now);
+            } else if self.replica.is_none() && self.is_expired(slot, now) {
                 self.end(slot, EndReason::Aged);
-            } else {
+            }
+            let hot = self.table.hot(slot);
+            if hot.in_use() && hot.judged_by != stamp {
                 stale.push(slot);
             }
         }
@@ -64,7 +80,10 @@ impl Engine {
     /// Ends those of at most [`BATCH_MAX`] live sessions that the policy denies; all when there is none.
     fn judge_again(&mut self, slots: &[SlotId]) {
         let Some(policy) = self.policy.clone() else {
-            slots.iter().for_each(|slot| self.end(*slot, EndReason::Denied));
+            let (shared, own): (ArrayVec<SlotId, BATCH_MAX>, ArrayVec<SlotId, BATCH_MAX>) =
+                slots.iter().copied().partition(|slot| self.is_shared(*slot));
+            own.into_iter().for_each(|slot| self.end(slot, EndReason::Denied));
+            shared.into_iter().for_each(|slot| self.judged_without(slot));
             return;
         };
         let tuples: ArrayVec<Tuple, BATCH_MAX> = slots.iter().map(|slot| self.first_tuple(*slot)).collect();
@@ -74,13 +93,24 @@ impl Engine {
             let [from, to] = self.table.hot(*slot).zone;
             if policy.evaluate_at(from, to, tuple, place).action == Action::Permit {
                 // Judged; rule and timeout follow with its next packet (F7).
-                let stamp = self.stamp;
-                let hot = self.table.hot_mut(*slot);
-                hot.judged_by = stamp;
-                hot.flags |= hot_flag::REFRESH;
-            } else {
+                self.judged_without(*slot);
+                if self.is_shared(*slot) {
+                    self.classify_copy(*slot, true);
+                }
+            } else if self.replica.is_none() || self.is_mine(*slot) {
                 self.end(*slot, EndReason::Denied);
+            } else {
+                // It forwards nothing here; its owner, perhaps at another revision, ends it.
+                self.judged_without(*slot);
             }
         }
+    }
+
+    /// Notes that a session was judged, but not for a packet: its next one is judged in any case.
+    fn judged_without(&mut self, slot: SlotId) {
+        let stamp = self.stamp;
+        let hot = self.table.hot_mut(slot);
+        hot.judged_by = stamp;
+        hot.flags |= hot_flag::REFRESH;
     }
 }

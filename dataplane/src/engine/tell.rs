@@ -73,8 +73,8 @@ impl SessionFilter {
             ports: [e.ports[0], e.ports[1], None, None],
             duration_ms: e.at.since(e.created),
             remaining_ms: e.remaining_ms,
-            packets: e.packets[0] + e.packets[1],
-            bytes: e.bytes[0] + e.bytes[1],
+            packets: e.packets[0].saturating_add(e.packets[1]),
+            bytes: e.bytes[0].saturating_add(e.bytes[1]),
         };
         self.fits_outline(&Outline { tuple: e.tuple, zones: e.zones, state: e.state })
             && self.fits_detail(&detail)
@@ -134,6 +134,7 @@ impl Engine {
             true => self.routes.egress(EgressId(hot.egress[0])).map(|e| e.port),
             false => None,
         };
+        let (packets, bytes) = self.others(slot);
         let event = SessionEvent {
             what,
             at: now,
@@ -146,9 +147,9 @@ impl Engine {
             rule: cold.rule,
             application: cold.application,
             revision: cold.revision,
-            packets: cold.packets,
-            bytes: cold.bytes,
-            created: Now(cold.created_ms),
+            packets: [0, 1].map(|w| cold.packets[w].saturating_add(packets[w])),
+            bytes: [0, 1].map(|w| cold.bytes[w].saturating_add(bytes[w])),
+            created: Now(now.0.saturating_sub(cold.age_ms(now))),
             remaining_ms: self.remaining_ms(slot, now),
         };
         self.push_session_event(Event::Session(event));

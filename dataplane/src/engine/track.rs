@@ -5,7 +5,7 @@ use super::{Engine, hot_flag};
 use crate::addr::proto;
 use crate::drops::DropReason;
 use crate::names::ClassId;
-use crate::packet::{Fragment, L4, Tcp};
+use crate::packet::{Fragment, L4, Tcp, tcp_flags};
 use crate::policy::{NEVER_SHARE_PERCENT, TimeWait};
 use crate::session::record::Cold;
 use crate::session::tcp::{self, Connection, Observation, Rule, fact};
@@ -91,11 +91,15 @@ impl Engine {
             hot.state = tcp::derive(bits[0], bits[1]) as u8;
             moved = base != tcp::derive_base(before[0], before[1]);
         }
+        let grown = bits != before || (t.flags & tcp_flags::SYN != 0 && observation == Observation::Taken);
         if moved || (restarts && tcp::restarts_timer(base, sender_closed, checks.half_close_time_wait)) {
             hot.last_seen_ms = now.ms32();
         }
         if moved {
             self.set_class(slot);
+        }
+        if grown {
+            self.log_change(slot);
         }
         Track::Continues
     }
@@ -121,6 +125,9 @@ impl Engine {
         if hot.state != state as u8 {
             hot.state = state as u8;
             self.set_class(slot);
+            if wing == 1 {
+                self.note_reply(slot);
+            }
         }
     }
 
@@ -128,8 +135,19 @@ impl Engine {
     fn track_other(&mut self, slot: SlotId, wing: usize, now: Now) {
         let hot = self.table.hot_mut(slot);
         hot.last_seen_ms = now.ms32();
-        if wing == 1 {
+        if wing == 1 && hot.state != State::Replied as u8 {
             hot.state = State::Replied as u8;
+            self.note_reply(slot);
+        }
+    }
+
+    /// The reply's wing was seen: the one fact that a session without TCP gains.
+    #[cold]
+    fn note_reply(&mut self, slot: SlotId) {
+        let bits = &mut self.table.cold_mut(slot).wings[1].bits;
+        if *bits & fact::MID == 0 {
+            *bits |= fact::MID;
+            self.log_change(slot);
         }
     }
 

@@ -7,7 +7,7 @@ use super::read_objects::{Index, PREFIXES_MAX};
 use super::read_rules::Objects;
 use super::reader::{Keys, Section};
 use super::report::{Diagnostic, Reporter};
-use super::{read_log, read_objects, read_rules, read_tcp, read_timeouts, warnings};
+use super::{read_log, read_objects, read_replication, read_rules, read_tcp, read_timeouts, warnings};
 use serde::Serialize;
 use toml::de::DeTable;
 
@@ -18,8 +18,19 @@ pub const FILE_BYTES_MAX: usize = 64 << 20;
 const SYNTAX_ERRORS_MAX: usize = 20;
 
 const ROOT: Keys = Keys {
-    known: &["timeouts", "tcp", "mss", "session_ttl", "log", "zone", "address_set", "application", "rule"],
-    later: &["aging", "sync"],
+    known: &[
+        "timeouts",
+        "tcp",
+        "mss",
+        "session_ttl",
+        "log",
+        "replication",
+        "zone",
+        "address_set",
+        "application",
+        "rule",
+    ],
+    later: &["aging"],
     node: &["table", "port"],
 };
 
@@ -88,6 +99,7 @@ fn read(text: &str, r: &mut Reporter<'_>) -> Option<PolicyFile> {
     let mss = read_tcp::mss(&root, r);
     let session_ttl = read_timeouts::session_ttl(&root, r);
     let log = read_log::log(&root, r);
+    let replication = read_replication::replication(&root, r);
     let zone_list = read_objects::zones(&root, &mut zones, r);
     let address_sets = read_objects::address_sets(&root, &mut sets, &mut prefixes_left, r);
     let applications = read_objects::applications(&root, &mut apps, r);
@@ -95,16 +107,19 @@ fn read(text: &str, r: &mut Reporter<'_>) -> Option<PolicyFile> {
     let mut objects =
         Objects { zones: &zones, address_sets: &sets, applications: &apps, terms: &terms, prefixes_left };
     let rules = read_rules::rules(&root, &mut objects, r);
-    Some(PolicyFile {
+    let file = PolicyFile {
         timeouts,
         tcp,
         mss,
         session_ttl,
         log,
+        replication,
         zones: zone_list,
         address_sets,
         applications,
         rules,
         text: text.into(),
-    })
+    };
+    read_replication::check(&root, &file, r);
+    Some(file)
 }

@@ -5,6 +5,7 @@ use super::Action;
 use super::applications::Applications;
 use super::matcher::{Flow, Matcher, Place};
 use super::model::{ApplicationRef, PolicyFile, TimeWaitSetting, Ttl};
+use super::replication::{ReplicationSettings, SetupAck};
 use super::ttl::{Levels, TtlTable, class, fallback};
 use crate::addr::Tuple;
 use crate::names::{AppId, ClassId, Names, NamesFull, RuleId, ZoneId};
@@ -47,6 +48,10 @@ pub struct Judgement {
     pub log: bool,
     /// Whether the rule answers a TCP packet that is no SYN and belongs to no session (J7).
     pub tcp_rst: bool,
+    /// Whether peers are told of the flow's session.
+    pub sync: bool,
+    /// Whether its first packet waits for peers; never so without `sync`.
+    pub setup_ack: SetupAck,
     /// The application that matched; 0 is none.
     pub application: AppId,
     /// Idle timeout of the flow's session (F5).
@@ -129,6 +134,10 @@ pub struct RuleInfo {
     pub log: bool,
     /// Whether a TCP packet that would be its first but is no SYN is answered with a RST (J7).
     pub tcp_rst: bool,
+    /// Whether peers are told of its sessions; `None`: by `replication.protocols`.
+    pub sync: Option<bool>,
+    /// Whether its flows' first packets wait for peers; `None`: as `replication.setup_ack` says.
+    pub setup_ack: Option<SetupAck>,
     /// A rule that is not enabled matches nothing.
     pub enabled: bool,
     /// What an operator says about it.
@@ -144,6 +153,8 @@ struct Verdict {
     action: Action,
     log: bool,
     tcp_rst: bool,
+    sync: Option<bool>,
+    setup_ack: SetupAck,
     session_ttl: Option<ClassId>,
     applications: Box<[ApplicationRef]>,
 }
@@ -157,6 +168,7 @@ pub struct Policy {
     applications: Applications,
     ttl: TtlTable,
     tcp: TcpPolicy,
+    replication: ReplicationSettings,
     icmp_reply: ClassId,
     log_default_deny: bool,
     /// Index of each zone in the policy, by its `ZoneId`.
@@ -203,6 +215,7 @@ pub fn compile(file: &PolicyFile, revision: u32, names: &mut Names) -> Result<Po
         applications,
         ttl,
         tcp,
+        replication: file.replication,
         icmp_reply,
         log_default_deny: file.log.default_deny,
         zone_index: zone_index.into(),
@@ -250,11 +263,14 @@ impl Policy {
         let verdict = &self.verdicts[rule as usize];
         let levels =
             Levels { application: label.own, rule: verdict.session_ttl, predefined: label.predefined };
+        let sync = verdict.sync.unwrap_or_else(|| self.replication.protocols.holds(tuple.protocol));
         Judgement {
             action: verdict.action,
             rule: Some(verdict.id),
             log: verdict.log,
             tcp_rst: verdict.tcp_rst,
+            sync,
+            setup_ack: if sync { verdict.setup_ack } else { SetupAck::None },
             application: label.id,
             class: self.ttl.class(tuple, levels),
         }
@@ -273,6 +289,11 @@ impl Policy {
     /// The TCP settings.
     pub fn tcp(&self) -> &TcpPolicy {
         &self.tcp
+    }
+
+    /// The replication settings.
+    pub fn replication(&self) -> &ReplicationSettings {
+        &self.replication
     }
 
     /// `timeouts.icmp_reply` (J2). It shortens the protocol's own timeout only: see
@@ -337,6 +358,8 @@ impl Policy {
             rule: None,
             log: self.log_default_deny,
             tcp_rst: false,
+            sync: false,
+            setup_ack: SetupAck::None,
             application: AppId::default(),
             class: self.ttl.class(tuple, Levels::default()),
         }
@@ -361,6 +384,8 @@ fn rule_infos(file: &PolicyFile, names: &mut Names) -> Result<Box<[RuleInfo]>, N
                 session_ttl: r.session_ttl,
                 log: r.log,
                 tcp_rst: r.tcp_rst,
+                sync: r.sync,
+                setup_ack: r.setup_ack,
                 enabled: r.enabled,
                 description: r.description.clone(),
                 line: r.line,
@@ -380,6 +405,8 @@ fn verdicts(file: &PolicyFile, infos: &[RuleInfo], names: &mut Names) -> Result<
                 action: rule.action,
                 log: rule.log,
                 tcp_rst: rule.tcp_rst,
+                sync: rule.sync,
+                setup_ack: rule.setup_ack.unwrap_or(file.replication.setup_ack),
                 session_ttl: ttl.transpose()?,
                 applications: rule.application.as_slice().into(),
             })

@@ -22,10 +22,12 @@ mod order;
 mod predefined;
 mod read_log;
 mod read_objects;
+mod read_replication;
 mod read_rules;
 mod read_tcp;
 mod read_timeouts;
 mod reader;
+mod replication;
 mod report;
 mod search;
 mod shadow;
@@ -48,6 +50,7 @@ pub use model::{
     PortTtl, Rule, SessionTtl, TcpSettings, Term, TimeWaitSetting, Timeouts, Ttl, Zone, ZoneRef,
 };
 pub use predefined::{PREDEFINED, Predefined};
+pub use replication::{DETECTION_MS_MAX, FLUSH_MS, OnTimeout, Protocols, ReplicationSettings, SetupAck};
 pub use report::{DIAGNOSTICS_MAX, Diagnostic, Severity};
 
 /// What a rule does with a flow (J1).

@@ -2,6 +2,7 @@
 //! something. Only [`super::check`] makes one, so the fields are for reading.
 
 use super::Action;
+use super::replication::{ReplicationSettings, SetupAck};
 use crate::session::timeouts::TIMEOUT_S_MAX;
 use ipnet::IpNet;
 use std::fmt;
@@ -292,6 +293,10 @@ pub struct Rule {
     pub log: bool,
     /// A TCP packet that would be its first but is no SYN is answered with a RST (J7).
     pub tcp_rst: bool,
+    /// Whether peers are told of its sessions; `None`: by `replication.protocols`.
+    pub sync: Option<bool>,
+    /// Whether its flows' first packets wait for peers; `None`: as `replication.setup_ack` says.
+    pub setup_ack: Option<SetupAck>,
     /// A rule that is not enabled matches nothing.
     pub enabled: bool,
     /// What an operator says about it.
@@ -314,6 +319,8 @@ pub struct PolicyFile {
     pub session_ttl: SessionTtl,
     /// `[log]`.
     pub log: LogSettings,
+    /// `[replication]`.
+    pub replication: ReplicationSettings,
     /// `[[zone]]`, in file order.
     pub zones: Vec<Zone>,
     /// `[[address_set]]`, in file order.

@@ -3,6 +3,7 @@
 use super::fields::{looks_like_address, prefix};
 use super::model::{AddressRef, ApplicationRef, Rule, ZoneRef};
 use super::read_objects::{Index, label, take_prefix};
+use super::read_replication;
 use super::reader::{Keys, Section, at};
 use super::report::{Reporter, quote};
 use super::suggest::nearest;
@@ -31,6 +32,8 @@ const RULE: Keys = Keys {
         "session_ttl",
         "log",
         "tcp_rst",
+        "sync",
+        "setup_ack",
         "enabled",
     ],
     later: &[],
@@ -98,6 +101,7 @@ fn rule<'t>(
     let session_ttl = section.ttl("session_ttl", 1, r);
     let log = section.boolean("log", r).unwrap_or(false);
     let tcp_rst = tcp_rst(&section, action, r);
+    let (sync, setup_ack) = read_replication::of_rule(&section, action, r);
     let enabled = section.boolean("enabled", r).unwrap_or(true);
     let description = section.description(r);
     let line = r.lines.position(start).0;
@@ -112,6 +116,8 @@ fn rule<'t>(
         session_ttl,
         log,
         tcp_rst,
+        sync,
+        setup_ack,
         enabled,
         description,
         line,

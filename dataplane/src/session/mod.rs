@@ -1,8 +1,11 @@
 //! What a session is: an unchanging birth, facts that only grow, and an end.
 //!
 //! Nothing here looks at a table, a policy file or a clock. [`tcp`] turns segments into facts and
-//! facts into a state; [`timeouts`] names the timeout classes; [`record`] is the memory of it.
+//! facts into a state; [`timeouts`] names the timeout classes; [`record`] is the memory of it. [`copy`] is
+//! a session as one node tells another of it, [`owner`] says which node decides its fate.
 
+pub mod copy;
+pub mod owner;
 pub mod record;
 pub mod tcp;
 pub mod timeouts;
@@ -92,17 +95,20 @@ pub enum EndReason {
     Denied = 4,
     /// A new session took its tuple (J6).
     Superseded = 5,
+    /// No peer acknowledged it in time, and policy wanted that (`replication.setup_ack`).
+    Unacknowledged = 6,
 }
 
 impl EndReason {
     /// Every reason, by its number.
-    pub const ALL: [EndReason; 6] = [
+    pub const ALL: [EndReason; 7] = [
         EndReason::Aged,
         EndReason::Closed,
         EndReason::Reset,
         EndReason::Cleared,
         EndReason::Denied,
         EndReason::Superseded,
+        EndReason::Unacknowledged,
     ];
 
     /// The stable name.
@@ -114,6 +120,7 @@ impl EndReason {
             EndReason::Cleared => "cleared",
             EndReason::Denied => "denied",
             EndReason::Superseded => "superseded",
+            EndReason::Unacknowledged => "unacknowledged",
         }
     }
 }

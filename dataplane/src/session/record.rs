@@ -1,6 +1,7 @@
 //! The two cold lines of a session: facts of both wings, identity, counters.
 
 use crate::names::{AppId, ClassId, RuleId};
+use crate::time::Now;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Identity of a session: who saw its first packet. Never changes, never repeats.
@@ -89,7 +90,8 @@ pub struct Cold {
     pub bytes: [u64; 2],
     /// Counter part of the identity.
     pub id_counter: u64,
-    /// When it was set up, in milliseconds of [`crate::time::Now`].
+    /// When it was set up, in milliseconds of [`crate::time::Now`]; wraps below 0 for one that is older than this
+    /// process. See [`Cold::age_ms`].
     pub created_ms: u64,
     /// Boot part of the identity.
     pub id_boot: u32,
@@ -105,6 +107,11 @@ pub struct Cold {
 const _: () = assert!(size_of::<Cold>() == 128 && std::mem::offset_of!(Cold, packets) == 64);
 
 impl Cold {
+    /// Milliseconds since it was set up.
+    pub fn age_ms(&self, now: Now) -> u64 {
+        u64::try_from(now.0.wrapping_sub(self.created_ms) as i64).unwrap_or(0)
+    }
+
     /// The identity.
     pub fn id(&self) -> SessionId {
         SessionId { origin: self.id_origin, boot: self.id_boot, counter: self.id_counter }
@@ -114,6 +121,15 @@ impl Cold {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_may_be_older_than_this_process() {
+        // Red with subtraction that ends at 0: such a session would be as young as the process.
+        let cold = Cold { created_ms: 1_000_u64.wrapping_sub(5_000), ..Cold::default() };
+        assert_eq!((cold.age_ms(Now(1_000)), cold.age_ms(Now(3_000))), (5_000, 7_000));
+        let ahead = Cold { created_ms: 1_001, ..Cold::default() };
+        assert_eq!(ahead.age_ms(Now(1_000)), 0);
+    }
 
     #[test]
     fn an_id_reads_back_and_nonsense_is_refused() {

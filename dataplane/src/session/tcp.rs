@@ -46,6 +46,29 @@ pub fn seq_max(a: u32, b: u32) -> u32 {
     if seq_le(a, b) { b } else { a }
 }
 
+/// The later of two sequence numbers, of which 0 is none: a copy that has not seen a wing acknowledge must not
+/// win over one that has.
+fn known_max(a: u32, b: u32) -> u32 {
+    if a == 0 || b == 0 { a | b } else { seq_max(a, b) }
+}
+
+/// Merges another copy's facts of both wings. One node may have seen a SYN, and another its
+/// acknowledgement: together they know what neither could.
+pub fn merge(wings: &mut [WingFacts; 2], told: &[WingFacts; 2]) {
+    wings[0].merge(&told[0]);
+    wings[1].merge(&told[1]);
+    for w in 0..2 {
+        let (own, ack) = (wings[w], wings[1 - w].ack_max);
+        let acked = own.has(fact::SYN)
+            && ack != 0
+            && seq_le(own.isn.wrapping_add(1), ack)
+            && seq_le(ack, own.seq_max);
+        if acked {
+            wings[w].bits |= fact::SYN_ACKED;
+        }
+    }
+}
+
 impl WingFacts {
     /// Whether all of these fact bits are set.
     #[inline]
@@ -60,20 +83,12 @@ impl WingFacts {
     }
 
     /// Merges another copy's facts of the same wing: or, and sequence-space maximum. Commutative,
-    /// associative and idempotent as long as both lie within half the sequence space.
+    /// associative and idempotent as long as all that are known lie within half the sequence space.
     pub fn merge(&mut self, other: &WingFacts) {
-        if other.is_silent() {
-            self.bits |= other.bits;
-            return;
-        }
-        if self.is_silent() {
-            *self = WingFacts { bits: self.bits | other.bits, ..*other };
-            return;
-        }
         self.bits |= other.bits;
-        self.seq_max = seq_max(self.seq_max, other.seq_max);
-        self.ack_max = seq_max(self.ack_max, other.ack_max);
-        self.edge_max = seq_max(self.edge_max, other.edge_max);
+        self.seq_max = known_max(self.seq_max, other.seq_max);
+        self.ack_max = known_max(self.ack_max, other.ack_max);
+        self.edge_max = known_max(self.edge_max, other.edge_max);
         self.window_max = self.window_max.max(other.window_max);
         self.isn = self.isn.max(other.isn);
         self.mss = self.mss.max(other.mss);

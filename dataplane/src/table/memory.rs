@@ -11,14 +11,14 @@ use std::marker::PhantomData;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// A fixed number of elements, all zero at first.
-pub(super) struct Lines<T> {
+pub(crate) struct Lines<T> {
     map: MmapMut,
     element: PhantomData<T>,
 }
 
 impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Lines<T> {
     /// Reserves `len` (at least 1) zeroed elements. Fails when the kernel does not grant the memory.
-    pub(super) fn zeroed(len: usize) -> Result<Self, TableError> {
+    pub(crate) fn zeroed(len: usize) -> Result<Self, TableError> {
         let bytes = len.saturating_mul(size_of::<T>());
         let map = MmapMut::map_anon(bytes).map_err(|source| TableError::Memory { bytes, source })?;
         // Only a wish: without huge pages the table is slower, not wrong.
@@ -29,7 +29,7 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Lines<T> {
 
     /// Makes all elements resident now. On a kernel that cannot (before Linux 5.14) they become so
     /// where they are used.
-    pub(super) fn make_resident(&self) -> Result<(), TableError> {
+    pub(crate) fn make_resident(&self) -> Result<(), TableError> {
         #[cfg(target_os = "linux")]
         if let Err(source) = self.map.advise(memmap2::Advice::PopulateWrite)
             && source.kind() != std::io::ErrorKind::InvalidInput
@@ -41,19 +41,19 @@ impl<T: FromBytes + IntoBytes + Immutable + KnownLayout> Lines<T> {
 
     /// All elements.
     #[inline]
-    pub(super) fn all(&self) -> &[T] {
+    pub(crate) fn all(&self) -> &[T] {
         // A mapping is aligned to pages and holds a whole number of elements.
         <[T]>::ref_from_bytes(&self.map).expect("a mapping of whole, aligned elements")
     }
 
     /// All elements, writable.
     #[inline]
-    pub(super) fn all_mut(&mut self) -> &mut [T] {
+    pub(crate) fn all_mut(&mut self) -> &mut [T] {
         <[T]>::mut_from_bytes(&mut self.map).expect("a mapping of whole, aligned elements")
     }
 
     /// Bytes of address space.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.map.len()
     }
 }

@@ -28,7 +28,7 @@ pub use sweep::SweepStep;
 use crate::addr::Key;
 use crate::session::record::Cold;
 use index::Index;
-use memory::Lines;
+pub(crate) use memory::Lines;
 
 /// Number of a slot. Reused once its session is gone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -16,15 +16,27 @@ pub struct SweepStep {
 }
 
 impl Table {
-    /// Walks at most `count` slots from `from` on and collects those sessions for which `expired`
-    /// holds. Ends early when `found` is full (the next slice goes on behind its last slot), and at
-    /// the highest slot ever used: a hand that comes there starts anew at 0.
+    /// [`Table::sweep_slice_at`] with a predicate that needs the hot line alone.
     #[inline]
     pub fn sweep_slice<const N: usize>(
         &self,
         from: u32,
         count: u32,
         mut expired: impl FnMut(&HotLine) -> bool,
+        found: &mut ArrayVec<SlotId, N>,
+    ) -> SweepStep {
+        self.sweep_slice_at(from, count, |_, line| expired(line), found)
+    }
+
+    /// Walks at most `count` slots from `from` on and collects those sessions for which `wanted`
+    /// holds. Ends early when `found` is full (the next slice goes on behind its last slot), and at
+    /// the highest slot ever used: a hand that comes there starts anew at 0.
+    #[inline]
+    pub fn sweep_slice_at<const N: usize>(
+        &self,
+        from: u32,
+        count: u32,
+        mut wanted: impl FnMut(SlotId, &HotLine) -> bool,
         found: &mut ArrayVec<SlotId, N>,
     ) -> SweepStep {
         let end = from.saturating_add(count).min(self.fresh_from);
@@ -36,7 +48,7 @@ impl Table {
         }
         let mut visited = end - from;
         for (line, slot) in lines.iter().zip(from..) {
-            if line.in_use() & expired(line) {
+            if line.in_use() & wanted(SlotId(slot), line) {
                 found.push(SlotId(slot));
                 if found.is_full() {
                     visited = slot + 1 - from;

@@ -7,6 +7,20 @@ use tidegate_dataplane::engine::{BATCH_MAX, Engine, Event, Outbox, Verdict};
 use tidegate_dataplane::fragment::Settled;
 use tidegate_dataplane::time::Now;
 
+/// What a pipeline says after it has talked to other nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exchanged {
+    /// Whether there was anything to do.
+    pub worked: bool,
+    /// Within how many milliseconds it wants to be asked again; `u32::MAX`: when something comes.
+    pub again_ms: u32,
+}
+
+impl Exchanged {
+    /// Nothing done, nothing waited for.
+    pub const NOTHING: Exchanged = Exchanged { worked: false, again_ms: u32::MAX };
+}
+
 /// Batch in, verdicts out. See [`Engine`] for what each call means.
 pub trait Pipeline: Send + 'static {
     /// Decides about a batch: one verdict for each frame, in order.
@@ -23,6 +37,16 @@ pub trait Pipeline: Send + 'static {
     fn count_drop(&mut self, reason: DropReason);
     /// Hears of a frame whose next hop did not answer in time; the worker frees it.
     fn neighbour_failed(&mut self, frame: &PortFrame, now: Now);
+    /// Talks to other nodes; called at the end of each pass. Bounded.
+    fn exchange(&mut self, now: Now) -> Exchanged {
+        let _ = now;
+        Exchanged::NOTHING
+    }
+    /// Whether something has come from other nodes since: looked at right before the worker sleeps. Who puts
+    /// something there rings the worker's bell ([`crate::workers::Workers::ring`]).
+    fn has_mail(&self) -> bool {
+        false
+    }
 }
 
 impl Pipeline for Engine {

@@ -113,6 +113,14 @@ impl<P: Pipeline, Q: PacketIo> Workers<P, Q> {
         &self.area
     }
 
+    /// Wakes a worker if it sleeps: to be called after something was put where its pipeline looks. Costs next to
+    /// nothing while it is awake.
+    pub fn ring(&self, worker: u16) {
+        if let Some(bell) = self.bells.get(usize::from(worker)) {
+            bell.ring();
+        }
+    }
+
     /// Has a worker run `f` between two batches, without waiting for it. It must be short: packets
     /// wait meanwhile.
     pub fn send(&self, worker: u16, f: impl FnOnce(&mut P, Now) + Send + 'static) -> Result<(), WorkerError> {
@@ -266,15 +274,18 @@ impl Drop for EndProcessOnPanic {
 mod tests {
     use super::*;
     use crate::area::PortFrame;
+    use crate::pipeline::Exchanged;
     use crate::twin::{TwinQueue, Wire};
     use crate::worker::{Egress, Queue};
     use arrayvec::ArrayVec;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use tidegate_dataplane::drops::DropReason;
     use tidegate_dataplane::engine::{BATCH_MAX, Event, Outbox, Verdict};
     use tidegate_dataplane::route::PortId;
 
-    /// Worker 0 hands everything to worker 1, which sends it by port 1.
-    struct HandOn(u16, Outbox, u64);
+    /// Worker 0 hands everything to worker 1, which sends it by port 1. The last are what came from other
+    /// nodes, and what of it was taken.
+    struct HandOn(u16, Outbox, u64, Arc<[AtomicU64; 2]>);
 
     impl Pipeline for HandOn {
         fn process(&mut self, f: &mut [PortFrame], verdicts: &mut ArrayVec<Verdict, BATCH_MAX>, _: Now) {
@@ -294,6 +305,14 @@ mod tests {
         }
         fn count_drop(&mut self, _: DropReason) {}
         fn neighbour_failed(&mut self, _: &PortFrame, _: Now) {}
+        fn exchange(&mut self, _: Now) -> Exchanged {
+            let came = self.3[0].load(Ordering::Relaxed);
+            let worked = self.3[1].swap(came, Ordering::Relaxed) != came;
+            Exchanged { worked, ..Exchanged::NOTHING }
+        }
+        fn has_mail(&self) -> bool {
+            self.3[0].load(Ordering::Relaxed) != self.3[1].load(Ordering::Relaxed)
+        }
     }
 
     fn start(sleep_ms: u32) -> (Workers<HandOn, TwinQueue>, Wire, Wire) {
@@ -303,7 +322,7 @@ mod tests {
             idle: Idle { spin_us: 0, sleep_ms },
             start: Instant::now(),
         };
-        let engines = (0..2).map(|i| HandOn(i, Outbox::default(), 0)).collect();
+        let engines = (0..2).map(|i| HandOn(i, Outbox::default(), 0, Arc::default())).collect();
         let workers = Workers::<HandOn, TwinQueue>::spawn(&config, engines, |_| Box::new(|_| true)).unwrap();
         let (inward, outward) = (Wire::new().unwrap(), Wire::new().unwrap());
         for (worker, wire) in [(0, &inward), (1, &outward)] {
@@ -340,6 +359,21 @@ mod tests {
         assert_eq!((stats[0].handover_out, stats[1].handover_in), (200, 200));
         assert_eq!(queues.iter().map(|q| q.stats.tx_packets).sum::<u64>(), 200);
         assert_eq!(workers.stop().len(), 2);
+    }
+
+    // Red when a word from another node does not wake a sleeper, or one that came while it lay down is slept over.
+    #[test]
+    fn words_from_other_nodes_wake_a_sleeper() {
+        let (workers, ..) = start(3_600_000);
+        let mail = workers.call(1, |p, _| Arc::clone(&p.3)).unwrap();
+        for round in 1..=2_000 {
+            mail[0].store(round, Ordering::Relaxed);
+            workers.ring(1);
+            while mail[1].load(Ordering::Relaxed) != round {
+                std::thread::yield_now();
+            }
+        }
+        workers.ring(2);
     }
 
     // Red when an idle worker does not come round to sweep, or its heartbeat stands still.

@@ -6,12 +6,14 @@ mod cluster;
 mod policy;
 mod session;
 mod status;
+mod sync;
 mod watch;
 
 pub use cluster::*;
 pub use policy::*;
 pub use session::*;
 pub use status::*;
+pub use sync::*;
 pub use watch::*;
 
 use crate::diagnostic::Diagnostic;

@@ -63,6 +63,10 @@ pub struct RuleShow {
     pub log: bool,
     /// Whether a TCP packet that is no SYN and belongs to no session is answered with a RST.
     pub tcp_rst: bool,
+    /// Whether peers are told of its sessions; null: by `replication.protocols`.
+    pub sync: Option<bool>,
+    /// Whether its first packets wait for peers: `none`, `one` or `all`; null: as `replication.setup_ack` says.
+    pub setup_ack: Option<String>,
     /// A rule that is not enabled matches nothing.
     pub enabled: bool,
     /// First packets that it matched since its name first came in force; null in a revision that is not in

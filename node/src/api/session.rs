@@ -42,6 +42,9 @@ pub struct Session {
     pub reply: Wing,
     /// The worker whose shard holds it.
     pub worker: u16,
+    /// The node that saw its first packet.
+    #[serde(default)]
+    pub origin: String,
     /// The node that decides its fate.
     #[serde(default)]
     pub owner: String,
@@ -150,10 +153,14 @@ pub struct SessionQuery {
     #[arg(long, value_name = "NODE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
-    /// Only on this node: name or number.
+    /// Only on this node: name or number. Each node answers for the sessions that it owns.
     #[arg(long, value_name = "NODE")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// Only the table of the node that is asked: copies of other nodes' sessions too.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
     /// At least so much: since its first packet: seconds, or such as 30s, 5m, 2h.
     #[arg(long, value_name = "DURATION")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -207,7 +214,13 @@ pub struct SessionQuery {
 impl SessionQuery {
     /// Whether nothing narrows it: every session.
     pub fn is_unfiltered(&self) -> bool {
-        *self == SessionQuery { limit: self.limit, sort: self.sort.clone(), ..SessionQuery::default() }
+        let all = SessionQuery {
+            limit: self.limit,
+            sort: self.sort.clone(),
+            local: self.local,
+            ..SessionQuery::default()
+        };
+        *self == all
     }
 }
 
@@ -239,14 +252,17 @@ pub struct ListEnd {
     /// With `sort`: sessions that matched, of which those listed are the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<u64>,
-    /// Workers that did not answer: their sessions are missing.
+    /// Workers of this node that did not answer: their sessions are missing.
     pub unanswered_workers: Vec<u16>,
+    /// Nodes that did not answer, or not to the end: their sessions are missing.
+    #[serde(default)]
+    pub unanswered_nodes: Vec<super::UnansweredNode>,
 }
 
-/// `session summary`: of the cluster, which today is one node.
+/// `session summary`: sums over all nodes, each of which counts the sessions that it owns.
 ///
-/// Every session in the table is one of `valid`, `pending`, `invalidated`, `in_drop`. With filters these
-/// four, `unicast`, `multicast` and the breakdowns count what matches; the rest is the table's.
+/// Every session is one of `valid`, `pending`, `invalidated`, `in_drop`. With filters these four, `unicast`,
+/// `multicast` and the breakdowns count what matches; the rest is the tables'.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct SessionSummary {
     /// Sessions between two hosts.
@@ -276,10 +292,14 @@ pub struct SessionSummary {
     /// The same numbers for each node.
     #[serde(default)]
     pub nodes: Vec<NodeSummary>,
-    /// Sessions that the table can hold (J14).
+    /// Sessions that the table can hold (J14); of a cluster, whose nodes hold copies of each other's, what the
+    /// smallest table can.
     pub maximum: u64,
-    /// Sessions in the table.
+    /// Sessions in the table; of a cluster each once.
     pub in_use: u64,
+    /// Copies of sessions that another node owns, over all nodes.
+    #[serde(default)]
+    pub copies: u64,
     /// Sessions that match the filters, when any were given; the two breakdowns count only these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matching: Option<u64>,
@@ -293,8 +313,11 @@ pub struct SessionSummary {
     pub failed: u64,
     /// Sessions that ended since start, by cause.
     pub ended: std::collections::BTreeMap<String, u64>,
-    /// Workers that did not answer: their part is missing.
+    /// Workers of this node that did not answer: their part is missing.
     pub unanswered_workers: Vec<u16>,
+    /// Nodes that did not answer: their part is missing.
+    #[serde(default)]
+    pub unanswered_nodes: Vec<super::UnansweredNode>,
 }
 
 /// `session summary` of one node; the names are those of [`SessionSummary`].
@@ -304,7 +327,11 @@ pub struct NodeSummary {
     pub node: String,
     pub node_id: u16,
     pub maximum: u64,
+    /// Slots of its table in use: copies of other nodes' sessions too.
     pub in_use: u64,
+    /// Of these, sessions that another node owns.
+    #[serde(default)]
+    pub copies: u64,
     pub unicast: u64,
     pub multicast: u64,
     pub valid: u64,
@@ -342,8 +369,11 @@ pub struct ClearReply {
     /// With `preview`: the operator's own connection, if it is among them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_connection: Option<Box<Session>>,
-    /// Workers that did not answer: their sessions may still be there.
+    /// Workers of this node that did not answer: their sessions may still be there.
     pub unanswered_workers: Vec<u16>,
+    /// Nodes that did not answer: their sessions may still be there.
+    #[serde(default)]
+    pub unanswered_nodes: Vec<super::UnansweredNode>,
 }
 
 /// Sessions cleared on one node.

@@ -23,6 +23,9 @@ pub struct Status {
     pub policy_sha256: Option<String>,
     /// The cluster; null: the node is in none.
     pub cluster: Option<super::ClusterStatus>,
+    /// Replication; null: the node is in no cluster.
+    #[serde(default)]
+    pub sync: Option<super::SyncStatus>,
     /// Ports that carry traffic.
     pub ports_up: u32,
     /// Ports that are configured.

@@ -10,8 +10,21 @@ pub enum WatchLine {
     Watching {
         /// The node.
         node: String,
+        /// Every node whose sessions are told of.
+        #[serde(default)]
+        nodes: Vec<String>,
         /// Workers that did not answer: their sessions are not told of.
         unanswered_workers: Vec<u16>,
+        /// Nodes that did not answer: they are asked again.
+        #[serde(default)]
+        unanswered_nodes: Vec<super::UnansweredNode>,
+    },
+    /// A node is not heard of any more; it is asked again. What happens there meanwhile is not told.
+    Lost(super::UnansweredNode),
+    /// A node that was lost, or did not answer at first, is heard of again.
+    Found {
+        /// The node.
+        node: String,
     },
     /// A session was set up.
     Created(Box<FlowRecord>),

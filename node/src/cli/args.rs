@@ -23,6 +23,7 @@ Examples:
   tidegate session list --protocol tcp --destination-port 443
   tidegate policy check policy.toml               every mistake in the file, no daemon needed
   tidegate policy apply policy.toml               agreed on by the cluster, enforced by every node
+  tidegate sync status                            do all nodes hold all sessions?
   tidegate cluster members                        who is in the cluster, and how it is with them
   tidegate drops                                  why were packets not forwarded?
 
@@ -82,6 +83,9 @@ pub enum Verb {
     /// The cluster: form it, see who is in it, let nodes in and out.
     #[command(subcommand)]
     Cluster(ClusterVerb),
+    /// Replication of sessions: how far each node is, and having all of them sent again.
+    #[command(subcommand)]
+    Sync(SyncVerb),
     /// Why packets were dropped: every reason with its count.
     #[command(
         after_help = "Examples:\n  tidegate drops\n  tidegate drops --nonzero\n  tidegate drops -o json"
@@ -108,16 +112,39 @@ pub enum PortVerb {
     List,
 }
 
+/// `sync`.
+#[derive(Subcommand, Debug)]
+pub enum SyncVerb {
+    /// Who is there, who is in sync, and how far each peer is behind. Exit code 5 if anything is not as it should be.
+    ///
+    /// LAG is changes that were not sent to the peer yet; PENDING what it has not acknowledged. `-o wide` adds records
+    /// by kind, resyncs by reason, and what was refused.
+    #[command(after_help = "Examples:\n  tidegate sync status\n  tidegate sync status -o wide")]
+    Status,
+    /// Exchange all sessions with the peers anew. Interrupts nothing; needed only when `session verify` finds something.
+    #[command(after_help = "Examples:\n  tidegate sync resync\n  tidegate sync resync --peer fw-2")]
+    Resync {
+        /// Only with this peer: name or number.
+        #[arg(long, value_name = "NODE")]
+        peer: Option<String>,
+    },
+}
+
 /// `session`.
 #[derive(Subcommand, Debug)]
 pub enum SessionVerb {
     /// List sessions, all or those that the filters name. They stream: `| head` is cheap.
+    ///
+    /// In a cluster every node answers for the sessions that it owns, whichever node is asked. A node that does not
+    /// answer is named, and the exit code is 5.
     #[command(after_help = "\
 Examples:
   tidegate session list --protocol udp --destination-port 53
   tidegate session list --source-prefix 10.1.0.0/24 --limit 20
   tidegate session list --sort bytes:desc --limit 10
   tidegate session list --state established --min-duration 2h --interface eth0
+  tidegate session list --node fw-2
+  tidegate session list --local
   tidegate session list --policy trust/untrust/web -o json")]
     List {
         /// Which sessions.
@@ -130,12 +157,18 @@ Examples:
         /// source-port or destination-port; with :desc the largest first.
         #[arg(long, value_name = "FIELD[:desc]")]
         sort: Option<String>,
+        /// Only the table of this node: copies of sessions that other nodes own too.
+        #[arg(long)]
+        local: bool,
     },
     /// Everything about one session, both wings.
     #[command(after_help = "Example:\n  tidegate session show 1-6b01a2c3-42")]
     Show {
         /// Session id, as `session list` prints it.
         id: String,
+        /// As this node's table has it, also if another node owns it.
+        #[arg(long)]
+        local: bool,
     },
     /// Tell of sessions as they come, change their state and end, until Ctrl-C.
     ///
@@ -149,14 +182,33 @@ Examples:
         /// Which sessions.
         #[command(flatten)]
         filter: SessionQuery,
+        /// Only what happens in the table of this node.
+        #[arg(long)]
+        local: bool,
     },
     /// How many sessions there are, by protocol and state, and how full the table is.
+    ///
+    /// Sums over all nodes of the cluster, each of which counts the sessions that it owns; then each node by itself.
+    #[command(
+        after_help = "Examples:\n  tidegate session summary\n  tidegate session summary --node fw-2 --protocol udp"
+    )]
     Summary {
         /// Which sessions to count.
         #[command(flatten)]
         filter: SessionQuery,
+        /// Only the table of this node: copies of sessions that other nodes own too.
+        #[arg(long)]
+        local: bool,
     },
+    /// Do all nodes hold the same sessions? Compares digests, then names sessions and fields that differ.
+    ///
+    /// What is on its way between nodes is given a moment. Sessions whose protocol or rule is not replicated are
+    /// left out. Exit code 5 when sessions differ, 3 when a node does not answer.
+    #[command(after_help = "Examples:\n  tidegate session verify\n  tidegate session verify -o json")]
+    Verify,
     /// End sessions at once. Their next packets are judged anew, as first packets.
+    ///
+    /// In a cluster on all nodes, each of which ends the sessions that it owns; --node names one of them.
     ///
     /// Asks first on a terminal, and says if your own SSH connection would go. Without a terminal it
     /// refuses (exit code 4) unless --yes is given.

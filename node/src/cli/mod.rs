@@ -12,9 +12,10 @@ mod policy;
 mod reissue;
 mod session;
 mod status;
+mod sync;
 mod watch;
 
-pub use args::{Cli, Output, PortVerb, SessionVerb, Verb};
+pub use args::{Cli, Output, PortVerb, SessionVerb, SyncVerb, Verb};
 pub use args_cluster::{ClusterVerb, MemberRole, TokenVerb};
 pub use args_policy::{ImportVendor, PolicyVerb};
 
@@ -82,14 +83,21 @@ async fn ask(verb: Verb, client: Client, output: Output, yes: bool) -> Result<Ex
         Verb::Port(PortVerb::List) => status::ports(&client, output).await,
         Verb::Drops { nonzero } => status::drops(&client, output, nonzero).await,
         Verb::Session(verb) => match *verb {
-            SessionVerb::List { filter, limit, sort } => {
-                session::list(&client, output, SessionQuery { limit, sort, ..filter }).await
+            SessionVerb::List { filter, limit, sort, local } => {
+                session::list(&client, output, SessionQuery { limit, sort, local, ..filter }).await
             }
-            SessionVerb::Watch { filter } => watch::watch(&client, output, filter).await,
-            SessionVerb::Show { id } => session::show(&client, output, &id).await,
-            SessionVerb::Summary { filter } => session::summary(&client, output, filter).await,
+            SessionVerb::Watch { filter, local } => {
+                watch::watch(&client, output, SessionQuery { local, ..filter }).await
+            }
+            SessionVerb::Show { id, local } => session::show(&client, output, &id, local).await,
+            SessionVerb::Summary { filter, local } => {
+                session::summary(&client, output, SessionQuery { local, ..filter }).await
+            }
             SessionVerb::Clear { filter, all } => session::clear(&client, output, filter, all, yes).await,
+            SessionVerb::Verify => sync::verify(&client, output).await,
         },
+        Verb::Sync(SyncVerb::Status) => sync::status(&client, output).await,
+        Verb::Sync(SyncVerb::Resync { peer }) => sync::resync(&client, output, peer).await,
         Verb::Cluster(verb) => cluster::ask(&client, output, yes, verb).await,
         Verb::Policy(verb) => ask_policy(verb, &client, output).await,
         Verb::Run { .. } | Verb::Completions { .. } | Verb::Version => {

@@ -6,7 +6,7 @@ use super::output::{
 };
 use crate::api::{
     ClearReply, ClearRequest, ListEnd, ListLine, NodeSummary, RawListLine, Session, SessionQuery,
-    SessionSummary, Wing, WingTcp,
+    SessionSummary, UnansweredNode, Wing, WingTcp,
 };
 use crate::client::{Client, with_query};
 use crate::exit::{Exit, Failure};
@@ -46,7 +46,7 @@ pub(super) async fn list(client: &Client, output: Output, query: SessionQuery) -
             if let Some(matched) = end.matched.filter(|m| *m > end.listed) {
                 eprintln!("tidegate: the first {} of {matched} sessions; --limit shows more", end.listed);
             }
-            Ok(note_unanswered(&end.unanswered_workers))
+            Ok(note_silent(&end.unanswered_workers, &end.unanswered_nodes))
         }
         None => Err(Failure::error("the listing was cut off before its end; see the daemon's log")),
     }
@@ -141,9 +141,23 @@ fn header(output: Output) -> &'static [&'static str] {
             "REPLY PACKETS",
             "REPLY BYTES",
             "AGE",
+            "OWNER",
+            "REPLICAS",
+            "ORIGIN",
             "WORKER",
         ],
-        _ => &["ID", "PROTO", "STATE", "SOURCE", "DESTINATION", "POLICY", "REMAINING", "PACKETS", "BYTES"],
+        _ => &[
+            "ID",
+            "PROTO",
+            "STATE",
+            "SOURCE",
+            "DESTINATION",
+            "POLICY",
+            "REMAINING",
+            "PACKETS",
+            "BYTES",
+            "OWNER",
+        ],
     }
 }
 
@@ -169,6 +183,9 @@ fn row(s: &Session, output: Output) -> Vec<String> {
             s.reply.packets.to_string(),
             s.reply.bytes.to_string(),
             duration(Some(s.age_s)),
+            s.owner.clone(),
+            replicas(s),
+            s.origin.clone(),
             s.worker.to_string(),
         ],
         _ => vec![
@@ -176,9 +193,14 @@ fn row(s: &Session, output: Output) -> Vec<String> {
             duration(s.remaining_s),
             (s.forward.packets + s.reply.packets).to_string(),
             bytes(s.forward.bytes + s.reply.bytes),
+            s.owner.clone(),
         ],
     };
     first.into_iter().chain(rest).collect()
+}
+
+fn replicas(s: &Session) -> String {
+    or_dash((!s.replicas.is_empty()).then(|| s.replicas.join(" ")))
 }
 
 /// An address with its port, IPv6 in brackets.
@@ -204,8 +226,8 @@ fn wing_text(w: &Wing) -> String {
 }
 
 /// `session show ID`.
-pub(super) async fn show(client: &Client, output: Output, id: &str) -> Result<Exit, Failure> {
-    let query = SessionQuery { id: Some(id.to_owned()), ..SessionQuery::default() };
+pub(super) async fn show(client: &Client, output: Output, id: &str, local: bool) -> Result<Exit, Failure> {
+    let query = SessionQuery { id: Some(id.to_owned()), local, ..SessionQuery::default() };
     let s: Session = client.get(&with_query("/v1/session", &query)?).await?;
     if output == Output::Json {
         print_json(&s)?;
@@ -229,7 +251,8 @@ pub(super) async fn show(client: &Client, output: Output, id: &str) -> Result<Ex
         ("idle", duration(Some(s.idle_s))),
         ("started", format!("{} ({} ago)", s.started_at, duration(Some(s.age_s)))),
         ("owner", s.owner.clone()),
-        ("replicas", or_dash((!s.replicas.is_empty()).then(|| s.replicas.join(" ")))),
+        ("replicas", replicas(&s)),
+        ("origin", s.origin.clone()),
         ("worker", s.worker.to_string()),
     ]);
     print_facts(&facts)?;
@@ -253,7 +276,7 @@ pub(super) async fn summary(client: &Client, output: Output, query: SessionQuery
     let s: SessionSummary = client.get(&with_query("/v1/sessions/summary", &query)?).await?;
     if output == Output::Json {
         print_json(&s)?;
-        return Ok(note_unanswered(&s.unanswered_workers));
+        return Ok(note_silent(&s.unanswered_workers, &s.unanswered_nodes));
     }
     let list = |m: &std::collections::BTreeMap<String, u64>| {
         let parts: Vec<String> = m.iter().map(|(k, n)| format!("{k} {n}")).collect();
@@ -262,6 +285,9 @@ pub(super) async fn summary(client: &Client, output: Output, query: SessionQuery
     let share = if s.maximum == 0 { 0.0 } else { s.in_use as f64 * 100.0 / s.maximum as f64 };
     let mut facts =
         vec![("maximum", s.maximum.to_string()), ("in use", format!("{} ({share:.1} %)", s.in_use))];
+    if s.nodes.len() > 1 || s.copies > 0 {
+        facts.push(("copies", format!("{} of sessions that another node owns", s.copies)));
+    }
     if let Some(matching) = s.matching {
         facts.push(("matching", matching.to_string()));
     }
@@ -281,13 +307,14 @@ pub(super) async fn summary(client: &Client, output: Output, query: SessionQuery
     ]);
     print_facts(&facts)?;
     super::output::print("\n")?;
-    let header = ["NODE", "MAXIMUM", "IN USE", "VALID", "PENDING", "INVALIDATED", "IN DROP", "FAILED"];
+    let header =
+        ["NODE", "MAXIMUM", "IN USE", "COPIES", "VALID", "PENDING", "INVALIDATED", "IN DROP", "FAILED"];
     let row = |n: &NodeSummary| {
-        let numbers = [n.maximum, n.in_use, n.valid, n.pending, n.invalidated, n.in_drop, n.failed];
+        let numbers = [n.maximum, n.in_use, n.copies, n.valid, n.pending, n.invalidated, n.in_drop, n.failed];
         std::iter::once(n.node.clone()).chain(numbers.map(|n| n.to_string())).collect()
     };
     print_table(&header, s.nodes.iter().map(row))?;
-    Ok(note_unanswered(&s.unanswered_workers))
+    Ok(note_silent(&s.unanswered_workers, &s.unanswered_nodes))
 }
 
 /// `session clear` (J10).
@@ -314,6 +341,7 @@ pub(super) async fn clear(
     if !yes || own_connection.is_some() {
         let preview = ClearRequest { query: query.clone(), preview: true, own_connection };
         let found: ClearReply = client.post("/v1/sessions/clear", &preview).await?;
+        note_nodes(&found.unanswered_nodes, "what it owns is not counted here");
         if let Some(own) = &found.own_connection {
             eprintln!(
                 "tidegate: your own SSH connection is among them: session {}, {} -> {}",
@@ -337,7 +365,23 @@ pub(super) async fn clear(
             )?;
         }
     }
-    Ok(note_unanswered(&reply.unanswered_workers))
+    let exit = note_unanswered(&reply.unanswered_workers);
+    Ok(exit.max(note_nodes(&reply.unanswered_nodes, "what it owns may still be there")))
+}
+
+/// Says on stderr who stayed silent, and makes the verb end as degraded.
+fn note_silent(workers: &[u16], nodes: &[UnansweredNode]) -> Exit {
+    note_unanswered(workers).max(note_nodes(nodes, "what it owns is missing above"))
+}
+
+fn note_nodes(nodes: &[UnansweredNode], what: &str) -> Exit {
+    for node in nodes {
+        eprintln!(
+            "tidegate: node {} did not answer: {}; {what} (see `tidegate sync status`)",
+            node.node, node.why
+        );
+    }
+    if nodes.is_empty() { Exit::Ok } else { Exit::Degraded }
 }
 
 fn confirm(count: u64) -> Result<bool, Failure> {

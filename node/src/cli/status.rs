@@ -39,6 +39,7 @@ pub(super) async fn status(client: &Client, output: Output) -> Result<Exit, Fail
         ("up", format!("{} (pid {})", duration(Some(s.uptime_s)), s.pid)),
     ];
     facts.extend(s.cluster.iter().flat_map(super::cluster::facts));
+    facts.extend(s.sync.iter().flat_map(super::sync::facts));
     let dataplane = [
         ("policy", policy),
         ("ports", format!("{} of {} up", s.ports_up, s.ports_configured)),

@@ -29,8 +29,12 @@ pub(super) async fn watch(client: &Client, output: Output, query: SessionQuery) 
         let heard: WatchLine = serde_json::from_slice(&line).map_err(|e| {
             Failure::error(format!("the daemon's answer is not understood: {e}; is it of another version?"))
         })?;
-        if let WatchLine::Watching { unanswered_workers, .. } = &heard {
+        if let WatchLine::Watching { unanswered_workers, unanswered_nodes, .. } = &heard {
             exit = note_unanswered(unanswered_workers);
+            for node in unanswered_nodes {
+                eprintln!("tidegate: node {} did not answer: {}; it is asked again", node.node, node.why);
+                exit = Exit::Degraded;
+            }
         }
         let text = match output {
             Output::Json => String::from_utf8_lossy(&line).into_owned(),
@@ -44,7 +48,12 @@ pub(super) async fn watch(client: &Client, output: Output, query: SessionQuery) 
 /// A line for people.
 fn text(line: &WatchLine) -> String {
     match line {
-        WatchLine::Watching { node, .. } => format!("watching the sessions of {node}; Ctrl-C ends it"),
+        WatchLine::Watching { node, nodes, .. } => {
+            let all = if nodes.is_empty() { node.clone() } else { nodes.join(", ") };
+            format!("watching the sessions of {all}; Ctrl-C ends it")
+        }
+        WatchLine::Lost(node) => format!("... nothing is heard of {} any more: {}", node.node, node.why),
+        WatchLine::Found { node } => format!("... {node} is heard again"),
         WatchLine::LeftOut { count } => format!("... {count} events left out"),
         WatchLine::Created(r) => row(r, "created", r.policy.clone()),
         WatchLine::Changed(r) => {

@@ -1,6 +1,6 @@
 //! The cluster's verbs over the control socket: real engines, the real state machine, no network.
 
-use super::tests::Rig;
+use super::tests::{Rig, list, query};
 use crate::api::*;
 use crate::daemon::twin;
 use crate::exit::Exit;
@@ -210,4 +210,34 @@ async fn verbs_of_a_cluster_are_refused_outside_one_and_the_files_on_a_member() 
     let recover = RecoverRequest { preview: false };
     let gate = rig.client.post::<Recovery>("/v1/cluster/recover", &recover).await.unwrap_err();
     assert_eq!(gate.exit, Exit::Refused);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_is_named_and_the_others_answer() {
+    // Leave the silent node out, wait for it, or fail for its sake, and this does not hold.
+    let rig = founded("silent").await;
+    let member = rig.clusters.member();
+    member.admit("n2", tidegate_sync::cluster::Role::Node);
+    member.admit("w", tidegate_sync::cluster::Role::Witness);
+    let sum: SessionSummary = rig.client.get("/v1/sessions/summary").await.unwrap();
+    let silent: Vec<_> = sum.unanswered_nodes.iter().map(|n| (n.node.as_str(), n.node_id)).collect();
+    assert_eq!((sum.nodes.len(), silent), (1, vec![("n2", 2)]));
+    let (_, end) = list(&rig, &SessionQuery::default()).await;
+    assert_eq!(end.unanswered_nodes.len(), 1, "{end:?}");
+    let (_, sorted) = list(&rig, &query(|q| q.sort = Some("bytes".into()))).await;
+    assert_eq!(sorted.unanswered_nodes.len(), 1, "{sorted:?}");
+    let reply: ClearReply = rig.client.post("/v1/sessions/clear", &ClearRequest::default()).await.unwrap();
+    assert_eq!(reply.unanswered_nodes.len(), 1, "{reply:?}");
+    let verified: Verification = rig.client.get("/v1/sessions/verify").await.unwrap();
+    assert_eq!((verified.agree, verified.unanswered_nodes.len()), (true, 1), "{verified:?}");
+    for only_here in [query(|q| q.node = Some("n1".into())), query(|q| q.local = true)] {
+        assert_eq!(list(&rig, &only_here).await.1.unanswered_nodes, []);
+    }
+    let unknown = list_error(&rig, &query(|q| q.node = Some("n3".into()))).await;
+    assert!(unknown.contains("no such node"), "{unknown}");
+}
+
+async fn list_error(rig: &Rig, query: &SessionQuery) -> String {
+    let path = crate::client::with_query("/v1/sessions", query).unwrap();
+    rig.client.lines(&path).await.err().unwrap().message
 }

@@ -66,6 +66,12 @@ impl ApiError {
     }
 }
 
+impl std::fmt::Display for ApiError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.body.message)
+    }
+}
+
 impl From<LoadError> for ApiError {
     fn from(e: LoadError) -> Self {
         let message = e.to_string();

@@ -4,6 +4,8 @@ mod apply;
 mod asker;
 mod cluster;
 mod error;
+mod everywhere;
+pub(crate) mod members;
 mod policy;
 pub(crate) mod query;
 mod routes;
@@ -11,7 +13,9 @@ mod serve;
 mod sessions;
 mod socket;
 mod sort;
+mod sync;
 mod units;
+mod verify;
 pub(crate) mod view;
 mod watch;
 

@@ -78,6 +78,8 @@ fn show_rule(r: &RuleInfo, hits: Option<u64>) -> RuleShow {
         session_ttl: r.session_ttl.map(|t| t.to_string()),
         log: r.log,
         tcp_rst: r.tcp_rst,
+        sync: r.sync,
+        setup_ack: r.setup_ack.map(|ack| ack.name().to_owned()),
         enabled: r.enabled,
         hits,
     }

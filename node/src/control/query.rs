@@ -19,10 +19,8 @@ pub(crate) struct Vocabulary {
     pub(crate) names: Arc<Names>,
     /// Name of each port, by number, and its network interface while it has one.
     pub(crate) ports: Vec<(String, Option<String>)>,
-    /// Name of this node.
-    pub(crate) node: String,
-    /// Number of this node.
-    pub(crate) node_id: u16,
+    /// Number and name of each node that has sessions, this one too.
+    pub(crate) nodes: Vec<(u16, String)>,
 }
 
 /// A query as the engines understand it. What a query asks for and this node does not have is refused,
@@ -56,11 +54,12 @@ pub(super) fn filter(query: &SessionQuery, known: &Vocabulary) -> Result<Session
         max_bytes,
         limit: _,
         sort: _,
+        local: _,
     } = query;
     refuse_unbuilt(*tunnel, *resource_manager)?;
     for (flag, text) in [("owner", owner), ("node", node)] {
         if let Some(text) = text {
-            known.is_this_node(flag, text)?;
+            known.node(flag, text)?;
         }
     }
     let names = &*known.names;
@@ -81,6 +80,7 @@ pub(super) fn filter(query: &SessionQuery, known: &Vocabulary) -> Result<Session
         remaining_ms: bounds("remaining", min_remaining, max_remaining, duration_ms)?,
         packets: bounds("packets", min_packets, max_packets, count)?,
         bytes: bounds("bytes", min_bytes, max_bytes, bytes)?,
+        owned_only: false,
     })
 }
 
@@ -114,15 +114,20 @@ fn refuse_unbuilt(tunnel: bool, resource_manager: bool) -> Result<(), ApiError> 
 }
 
 impl Vocabulary {
-    /// A node's name or number. Today a node knows only itself.
-    fn is_this_node(&self, flag: &str, text: &str) -> Result<(), ApiError> {
-        if text == self.node || text.parse() == Ok(self.node_id) {
-            return Ok(());
+    /// A node by its name or number.
+    pub(super) fn node(&self, flag: &str, text: &str) -> Result<u16, ApiError> {
+        let number = text.parse::<u16>().ok();
+        let is_it = |(id, name): &&(u16, String)| name == text || Some(*id) == number;
+        if let Some((id, _)) = self.nodes.iter().find(is_it) {
+            return Ok(*id);
         }
-        Err(ApiError::usage(format!(
-            "--{flag} {text}: no such node\n  help: there is one node, {} (number {})",
-            self.node, self.node_id
-        )))
+        let known: Vec<String> =
+            self.nodes.iter().map(|(id, name)| format!("{name} (number {id})")).collect();
+        let help = match nearest(text, self.nodes.iter().map(|(_, name)| name.as_str())) {
+            Some(name) => format!("did you mean {name}?"),
+            None => format!("one of: {}", known.join(", ")),
+        };
+        Err(ApiError::usage(format!("--{flag} {text}: no such node\n  help: {help}")))
     }
 
     /// A port by its own name or by that of its network interface.

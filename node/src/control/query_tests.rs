@@ -7,7 +7,7 @@ fn known() -> Vocabulary {
     n.rule("dmz/untrust/web").unwrap();
     n.application("http").unwrap();
     let ports = vec![("outside".to_owned(), Some("eth0".to_owned())), ("inside".to_owned(), None)];
-    Vocabulary { names: Arc::new(n), ports, node: "edge-1".to_owned(), node_id: 4 }
+    Vocabulary { names: Arc::new(n), ports, nodes: vec![(4, "edge-1".to_owned())] }
 }
 
 fn query(change: impl FnOnce(&mut SessionQuery)) -> Result<SessionFilter, ApiError> {

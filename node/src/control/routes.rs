@@ -1,7 +1,7 @@
 //! Which path answers what.
 
 use super::error::ApiError;
-use super::{apply, cluster, policy, sessions, watch};
+use super::{apply, cluster, policy, sessions, sync, verify, watch};
 use crate::api::{Drop, Drops, PortList, Probe, Status, Version};
 use crate::daemon::metrics::Metrics;
 use crate::daemon::node::Node;
@@ -30,7 +30,12 @@ pub fn control_router(node: Arc<Node>, metrics: Arc<Metrics>) -> Router {
         .route("/v1/sessions/summary", get(sessions::summary))
         .route("/v1/sessions/watch", get(watch::watch))
         .route("/v1/sessions/clear", post(sessions::clear))
+        .route("/v1/sessions/verify", get(verify::verify))
+        .route("/v1/sync", get(sync::status))
+        .route("/v1/sync/resync", post(sync::resync))
         .route_layer(from_fn_with_state(node.clone(), needs_a_dataplane));
+    #[cfg(feature = "corrupt")]
+    let dataplane = dataplane.route("/v1/test/corrupt", post(verify::corrupt));
     let verbs = Router::new()
         .route("/v1/version", get(async || Json(Version::current())))
         .route("/v1/status", get(status))

@@ -2,8 +2,8 @@
 //! sessions neither stall traffic nor sit in memory.
 
 use super::error::ApiError;
-use super::query;
 use super::sort::{self, Order, Top};
+use super::{everywhere, members, query};
 use crate::api::{
     ClearReply, ClearRequest, ListEnd, ListLine, NodeCleared, NodeSummary, Session, SessionQuery,
     SessionSummary,
@@ -31,7 +31,7 @@ const COUNT_SLICE: u32 = 2_048;
 /// Slots in which a worker ends sessions with one command. The engine's list of events has room for it.
 const CLEAR_SLICE: u32 = 1_024;
 /// Chunks that wait for a slow reader; then the walk waits too, and no traffic with it.
-const CHUNKS: usize = 4;
+pub(super) const CHUNKS: usize = 4;
 
 /// Packets in a second beyond which a worker counts as busy.
 const BUSY_PER_S: f64 = 5_000.0;
@@ -39,29 +39,111 @@ const BUSY_PER_S: f64 = 5_000.0;
 /// reader takes more than a fifth of a CPU from traffic.
 const REST: u32 = 4;
 
-type Sender = mpsc::Sender<Result<Bytes, Infallible>>;
+pub(super) type Sender = mpsc::Sender<Result<Bytes, Infallible>>;
+
+/// Which sessions of its table a node answers for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Scope {
+    /// Those that it owns: what all nodes answer adds up.
+    Owned,
+    /// All, copies of other nodes' sessions too.
+    Table,
+}
+
+/// A listing that was asked for and makes sense.
+#[derive(Clone)]
+pub(super) struct Asked {
+    pub(super) filter: SessionFilter,
+    /// Of a table's sessions those of this owner.
+    pub(super) owner: Option<u16>,
+    pub(super) order: Option<Order>,
+    pub(super) limit: u64,
+}
+
+impl Asked {
+    fn read(node: &Node, query: &SessionQuery, scope: Scope) -> Result<Asked, ApiError> {
+        let known = node.vocabulary();
+        let mut filter = query::filter(query, &known)?;
+        filter.owned_only = scope == Scope::Owned;
+        let owner = query.owner.as_deref().map(|o| known.node("owner", o)).transpose()?;
+        let order = query.sort.as_deref().map(Order::parse).transpose()?;
+        let limit = match order {
+            Some(_) => sort::limit(query.limit)?,
+            None => query.limit.unwrap_or(u64::MAX),
+        };
+        Ok(Asked { filter, owner: owner.filter(|_| scope == Scope::Table), order, limit })
+    }
+}
+
+/// Whether this node's table alone is meant; `--node` can only name this node then.
+fn only_here(node: &Node, query: &SessionQuery) -> Result<bool, ApiError> {
+    if query.local
+        && let Some(text) = &query.node
+        && node.vocabulary().node("node", text)? != node.id()
+    {
+        return Err(ApiError::usage(
+            "--local is about the table of the node that is asked, and --node names another one\n  help: leave one of them out",
+        ));
+    }
+    Ok(query.local || !members::is_clustered(node))
+}
+
+/// What a filter means for a verb that takes all that are meant, in no order.
+fn meant(node: &Node, query: &SessionQuery, scope: Scope) -> Result<SessionFilter, ApiError> {
+    if scope == Scope::Table && query.owner.is_some() && members::is_clustered(node) {
+        return Err(ApiError::usage("--owner with --local goes with `session list` only"));
+    }
+    let filter = query::unordered(query, &node.vocabulary())?;
+    Ok(SessionFilter { owned_only: scope == Scope::Owned, ..filter })
+}
+
+/// The same for another member, which has read the query already: what this node has no word for matches nothing
+/// here.
+fn meant_by_member(node: &Node, query: &SessionQuery) -> SessionFilter {
+    let nothing = || SessionFilter { rules: Some(Vec::new()), ..SessionFilter::default() };
+    meant(node, query, Scope::Owned).unwrap_or_else(|_| nothing())
+}
 
 /// `GET /v1/sessions`: one JSON object a line, and `end` as the last.
 pub(super) async fn list(
     State(node): State<Arc<Node>>,
     Query(query): Query<SessionQuery>,
 ) -> Result<Response, ApiError> {
-    let filter = query::filter(&query, &node.vocabulary())?;
-    let order = query.sort.as_deref().map(Order::parse).transpose()?;
-    let limit = match order {
-        Some(_) => sort::limit(query.limit)?,
-        None => query.limit.unwrap_or(u64::MAX),
+    if only_here(&node, &query)? {
+        let asked = Asked::read(&node, &query, Scope::Table)?;
+        return Ok(lines(move |sender| send_own(node, asked, sender)));
+    }
+    let asked = Asked::read(&node, &query, Scope::Owned)?;
+    everywhere::list(node, query, asked)
+}
+
+/// The same as another member asks it.
+pub(super) async fn list_own(
+    State(node): State<Arc<Node>>,
+    Query(query): Query<SessionQuery>,
+) -> Result<Response, ApiError> {
+    let asked = match Asked::read(&node, &query, Scope::Owned) {
+        Ok(asked) => asked,
+        Err(_) => Asked {
+            filter: meant_by_member(&node, &SessionQuery { limit: None, sort: None, ..query.clone() }),
+            owner: None,
+            order: query.sort.as_deref().map(Order::parse).transpose()?,
+            limit: 0,
+        },
     };
-    Ok(lines(move |sender| async move {
-        let end = match order {
-            Some(order) => sorted(&node, filter, order, limit, &sender).await,
-            None => stream(&node, filter, limit, &sender).await,
-        };
-        if let Some(end) = end {
-            // A reader that went away needs no end.
-            let _ = sender.send(Ok(line(&ListLine::End(end)))).await;
-        }
-    }))
+    Ok(lines(move |sender| send_own(node, asked, sender)))
+}
+
+/// This node's part of a listing, with its end.
+pub(super) async fn send_own(node: Arc<Node>, asked: Asked, sender: Sender) {
+    let end = match asked.order {
+        Some(order) => sorted(&node, asked, order, &sender).await,
+        None => stream(&node, asked, &sender).await,
+    };
+    if let Some(end) = end {
+        // A reader that went away needs no end.
+        let _ = sender.send(Ok(line(&ListLine::End(end)))).await;
+    }
 }
 
 /// A streamed answer: what `make` sends, line by line.
@@ -74,8 +156,9 @@ pub(super) fn lines<F: Future<Output = ()> + Send + 'static>(make: impl FnOnce(S
 }
 
 /// Sends all matching sessions as they come; `None` when the reader went away.
-async fn stream(node: &Node, filter: SessionFilter, limit: u64, sender: &Sender) -> Option<ListEnd> {
+async fn stream(node: &Node, asked: Asked, sender: &Sender) -> Option<ListEnd> {
     let names = node.names();
+    let Asked { filter, owner, limit, .. } = asked;
     let filter = Arc::new(filter);
     let mut end = ListEnd::default();
     for worker in 0..node.workers.count() {
@@ -86,11 +169,12 @@ async fn stream(node: &Node, filter: SessionFilter, limit: u64, sender: &Sender)
                 return Some(end);
             }
             let began = Instant::now();
-            let Some((views, next, forwarded)) = slice(node, worker, at, &filter).await else {
+            let Some((mut views, next, forwarded)) = slice(node, worker, at, &filter).await else {
                 end.unanswered_workers.push(worker);
                 break;
             };
             cursor = next;
+            views.retain(|view| is_owned_by(view, owner));
             let wall = SystemTime::now();
             let room = usize::try_from(limit - end.listed).unwrap_or(usize::MAX);
             let mut chunk = Vec::with_capacity(views.len().min(room) * 1024);
@@ -111,14 +195,13 @@ async fn stream(node: &Node, filter: SessionFilter, limit: u64, sender: &Sender)
     Some(end)
 }
 
+fn is_owned_by(view: &SessionView, owner: Option<u16>) -> bool {
+    owner.is_none_or(|wanted| view.owner.is_none_or(|boot| boot.node == wanted))
+}
+
 /// Walks all of the table, then sends the first `limit` sessions in that order.
-async fn sorted(
-    node: &Node,
-    filter: SessionFilter,
-    order: Order,
-    limit: u64,
-    sender: &Sender,
-) -> Option<ListEnd> {
+async fn sorted(node: &Node, asked: Asked, order: Order, sender: &Sender) -> Option<ListEnd> {
+    let Asked { filter, owner, limit, .. } = asked;
     let filter = Arc::new(filter);
     let mut end = ListEnd::default();
     let mut top = Top::new(order, usize::try_from(limit).unwrap_or(usize::MAX));
@@ -135,7 +218,8 @@ async fn sorted(
                 break;
             };
             cursor = next;
-            views.into_iter().for_each(|view| top.push(view, worker));
+            let meant = views.into_iter().filter(|view| is_owned_by(view, owner));
+            meant.for_each(|view| top.push(view, worker));
             let rest = pace.rest(began, forwarded);
             if !rest.is_zero() {
                 tokio::time::sleep(rest).await;
@@ -221,14 +305,35 @@ async fn first(node: &Node, filter: SessionFilter) -> (Option<Session>, Vec<u16>
     (None, silent)
 }
 
+/// This node's copy of the session that a query names, and workers that did not answer.
+pub(super) async fn find(node: &Node, query: &SessionQuery) -> Result<(Option<Session>, Vec<u16>), ApiError> {
+    let query = SessionQuery { node: None, owner: None, ..query.clone() };
+    Ok(first(node, query::unordered(&query, &node.vocabulary())?).await)
+}
+
+fn which(query: &SessionQuery) -> Result<String, ApiError> {
+    query.id.clone().ok_or_else(|| ApiError::usage("which session? give an id"))
+}
+
 /// `GET /v1/session?id=`.
 pub(super) async fn show(
     State(node): State<Arc<Node>>,
     Query(query): Query<SessionQuery>,
 ) -> Result<Json<Session>, ApiError> {
-    let Some(id) = query.id.clone() else { return Err(ApiError::usage("which session? give an id")) };
-    let filter = query::unordered(&query, &node.vocabulary())?;
-    match first(&node, filter).await {
+    let id = which(&query)?;
+    if only_here(&node, &query)? {
+        return show_here(State(node), Query(query)).await;
+    }
+    everywhere::show(&node, &query, &id).await.map(Json)
+}
+
+/// The same from this node's table alone.
+pub(super) async fn show_here(
+    State(node): State<Arc<Node>>,
+    Query(query): Query<SessionQuery>,
+) -> Result<Json<Session>, ApiError> {
+    let id = which(&query)?;
+    match find(&node, &query).await? {
         (Some(session), _) => Ok(Json(session)),
         (None, silent) if silent.is_empty() => {
             Err(ApiError::not_found(format!("there is no session {id}; it may have ended")))
@@ -244,7 +349,32 @@ pub(super) async fn summary(
     State(node): State<Arc<Node>>,
     Query(query): Query<SessionQuery>,
 ) -> Result<Json<SessionSummary>, ApiError> {
-    let filter = query::unordered(&query, &node.vocabulary())?;
+    if only_here(&node, &query)? {
+        return summary_here(&node, &query, Scope::Table).await.map(Json);
+    }
+    everywhere::summary(&node, &query).await.map(Json)
+}
+
+/// The same as another member asks it.
+pub(super) async fn summary_own(
+    State(node): State<Arc<Node>>,
+    Query(query): Query<SessionQuery>,
+) -> Json<SessionSummary> {
+    let filter = meant_by_member(&node, &query);
+    Json(count(&node, &query, filter).await)
+}
+
+/// This node's part of a summary.
+pub(super) async fn summary_here(
+    node: &Node,
+    query: &SessionQuery,
+    scope: Scope,
+) -> Result<SessionSummary, ApiError> {
+    let filter = meant(node, query, scope)?;
+    Ok(count(node, query, filter).await)
+}
+
+async fn count(node: &Node, query: &SessionQuery, filter: SessionFilter) -> SessionSummary {
     let (numbers, mut silent) = node.numbers().await;
     let mut s = SessionSummary::default();
     for (_, n) in &numbers {
@@ -258,18 +388,29 @@ pub(super) async fn summary(
             *s.ended.entry(reason.name().to_owned()).or_default() += n.counters.ended[reason as usize];
         }
     }
-    let sum = tally(&node, &filter, &mut silent).await;
-    (s.valid, s.pending, s.invalidated, s.in_drop) = (sum.valid, sum.pending, sum.invalidated, sum.in_drop);
-    s.unicast = sum.live();
-    s.matching = (!query.is_unfiltered()).then_some(sum.live());
-    let states = SessionState::ALL.into_iter().zip(sum.by_state).filter(|(_, n)| *n > 0);
-    s.by_state = states.map(|(state, n)| (state.name().to_owned(), n)).collect();
-    s.by_protocol = by_protocol(&sum);
+    let table = s.in_use;
+    if filter.owned_only {
+        let all = SessionFilter { owned_only: true, ..SessionFilter::default() };
+        let owned = match filter == all {
+            true => None,
+            false => Some(tally(node, &all, &mut silent).await),
+        };
+        let sum = tally(node, &filter, &mut silent).await;
+        let owned = owned.as_ref().unwrap_or(&sum);
+        s.in_use = (owned.live() + owned.invalidated).min(table);
+        s.copies = table - s.in_use;
+        put(&mut s, &sum);
+    } else {
+        let sum = tally(node, &filter, &mut silent).await;
+        put(&mut s, &sum);
+    }
+    s.matching = (!query.is_unfiltered()).then_some(s.unicast);
     s.nodes = vec![NodeSummary {
         node: node.name(),
         node_id: node.id(),
         maximum: s.maximum,
-        in_use: s.in_use,
+        in_use: table,
+        copies: s.copies,
         unicast: s.unicast,
         multicast: s.multicast,
         valid: s.valid,
@@ -282,7 +423,15 @@ pub(super) async fn summary(
     silent.sort_unstable();
     silent.dedup();
     s.unanswered_workers = silent;
-    Ok(Json(s))
+    s
+}
+
+fn put(s: &mut SessionSummary, sum: &Tally) {
+    (s.valid, s.pending, s.invalidated, s.in_drop) = (sum.valid, sum.pending, sum.invalidated, sum.in_drop);
+    s.unicast = sum.live();
+    let states = SessionState::ALL.into_iter().zip(sum.by_state).filter(|(_, n)| *n > 0);
+    s.by_state = states.map(|(state, n)| (state.name().to_owned(), n)).collect();
+    s.by_protocol = by_protocol(sum);
 }
 
 /// Live sessions of each protocol that has a name; what remains is `other`.
@@ -329,9 +478,35 @@ pub(super) async fn clear(
     State(node): State<Arc<Node>>,
     Json(request): Json<ClearRequest>,
 ) -> Result<Json<ClearReply>, ApiError> {
-    let filter = query::unordered(&request.query, &node.vocabulary())?;
+    if request.query.local {
+        return Err(ApiError::usage(
+            "--local goes with reading only: only a session's owner ends it\n  help: --node clears what one node owns",
+        ));
+    }
+    if only_here(&node, &request.query)? {
+        return clear_here(&node, &request).await.map(Json);
+    }
+    everywhere::clear(&node, &request).await.map(Json)
+}
+
+/// The same as another member asks it.
+pub(super) async fn clear_own(
+    State(node): State<Arc<Node>>,
+    Json(request): Json<ClearRequest>,
+) -> Json<ClearReply> {
+    let filter = meant_by_member(&node, &request.query);
+    Json(clear_meant(&node, &request, filter).await)
+}
+
+/// This node's part.
+pub(super) async fn clear_here(node: &Node, request: &ClearRequest) -> Result<ClearReply, ApiError> {
+    let filter = meant(node, &request.query, Scope::Owned)?;
+    Ok(clear_meant(node, request, filter).await)
+}
+
+async fn clear_meant(node: &Node, request: &ClearRequest, filter: SessionFilter) -> ClearReply {
     if request.preview {
-        return preview(&node, filter, request.own_connection.as_ref()).await.map(Json);
+        return preview(node, filter, request.own_connection.as_ref()).await;
     }
     let filter = Arc::new(filter);
     let mut reply = ClearReply::default();
@@ -352,28 +527,25 @@ pub(super) async fn clear(
             }
         }
     }
-    reply.nodes = per_node(&node, reply.cleared);
+    reply.nodes = per_node(node, reply.cleared);
     tracing::info!(cleared = reply.cleared, query = ?request.query, "sessions cleared by an operator");
-    Ok(Json(reply))
+    reply
 }
 
-async fn preview(
-    node: &Node,
-    filter: SessionFilter,
-    own: Option<&[String; 4]>,
-) -> Result<ClearReply, ApiError> {
+async fn preview(node: &Node, filter: SessionFilter, own: Option<&[String; 4]>) -> ClearReply {
     let mut silent = Vec::new();
     let cleared = tally(node, &filter, &mut silent).await.live();
     let own_connection = match own {
         Some(own) => own_session(node, &filter, own).await,
         None => None,
     };
-    Ok(ClearReply {
+    ClearReply {
         cleared,
         nodes: per_node(node, cleared),
         own_connection: own_connection.map(Box::new),
         unanswered_workers: silent,
-    })
+        unanswered_nodes: Vec::new(),
+    }
 }
 
 fn per_node(node: &Node, cleared: u64) -> Vec<NodeCleared> {

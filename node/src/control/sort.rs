@@ -2,9 +2,12 @@
 //! that memory is bounded by the limit and not by the table.
 
 use super::error::ApiError;
+use crate::api::Session;
 use crate::diagnostic::nearest;
 use std::collections::BinaryHeap;
+use tidegate_dataplane::addr::Addr;
 use tidegate_dataplane::engine::SessionView;
+use tidegate_dataplane::session::State;
 use tidegate_dataplane::session::record::SessionId;
 
 /// Sessions that a sorted listing shows when no limit is given.
@@ -93,6 +96,31 @@ impl Order {
             Field::DestinationPort => t.dst_port.into(),
         };
         if self.descending { !value } else { value }
+    }
+}
+
+impl Order {
+    /// Where a session stands that another node shows, among those of [`Order::key`].
+    pub(super) fn key_of(self, s: &Session) -> (u128, SessionId) {
+        let ms = |seconds: f64| (seconds.max(0.0) * 1000.0).round() as u128;
+        let never = u128::from(u64::MAX);
+        let address = |text: &str| text.parse::<std::net::IpAddr>().map_or(0, |ip| Addr::from(ip).0);
+        let wing = &s.forward;
+        let value = match self.field {
+            Field::Duration => ms(s.age_s),
+            Field::Idle => ms(s.idle_s),
+            Field::Remaining => s.remaining_s.map_or(never, ms),
+            Field::Timeout => s.timeout_s.map_or(never, ms),
+            Field::Packets => u128::from(s.forward.packets) + u128::from(s.reply.packets),
+            Field::Bytes => u128::from(s.forward.bytes) + u128::from(s.reply.bytes),
+            Field::Protocol => s.protocol_number.into(),
+            Field::State => State::ALL.iter().position(|state| state.name() == s.state).unwrap_or(0) as u128,
+            Field::Source => address(&wing.source),
+            Field::Destination => address(&wing.destination),
+            Field::SourcePort => wing.source_port.unwrap_or(0).into(),
+            Field::DestinationPort => wing.destination_port.unwrap_or(0).into(),
+        };
+        (if self.descending { !value } else { value }, s.id.parse().unwrap_or_default())
     }
 }
 
@@ -201,6 +229,10 @@ mod tests {
             idle_ms: 0,
             remaining_ms: None,
             duration_ms: 0,
+            owner: None,
+            shared: false,
+            others_packets: [0; 2],
+            others_bytes: [0; 2],
         }
     }
 

@@ -63,7 +63,7 @@ async fn rig_with(name: &str, workers: u16, capacity: u32, flows: u32, hung: &[u
     (Rig::serving(dir, node.clone(), clusters, tasks), node)
 }
 
-async fn list(rig: &Rig, query: &SessionQuery) -> (Vec<Session>, ListEnd) {
+pub(super) async fn list(rig: &Rig, query: &SessionQuery) -> (Vec<Session>, ListEnd) {
     let mut lines = rig.client.lines(&with_query("/v1/sessions", query).unwrap()).await.unwrap();
     let mut sessions = Vec::new();
     loop {
@@ -74,7 +74,7 @@ async fn list(rig: &Rig, query: &SessionQuery) -> (Vec<Session>, ListEnd) {
     }
 }
 
-fn query(change: impl FnOnce(&mut SessionQuery)) -> SessionQuery {
+pub(super) fn query(change: impl FnOnce(&mut SessionQuery)) -> SessionQuery {
     let mut q = SessionQuery::default();
     change(&mut q);
     q
@@ -144,7 +144,13 @@ async fn j11_watch_tells_of_births_and_ends_and_the_engines_stop_when_nobody_lis
     let next = async |lines: &mut crate::client::Lines| -> WatchLine {
         serde_json::from_slice(&lines.next().await.unwrap().expect("cut off")).unwrap()
     };
-    assert_eq!(next(&mut lines).await, WatchLine::Watching { node: "n1".into(), unanswered_workers: vec![] });
+    let watching = WatchLine::Watching {
+        node: "n1".into(),
+        nodes: vec!["n1".into()],
+        unanswered_workers: vec![],
+        unanswered_nodes: vec![],
+    };
+    assert_eq!(next(&mut lines).await, watching);
     twin::ssh(&node).await;
     let WatchLine::Created(created) = next(&mut lines).await else { panic!("not created") };
     assert_eq!((created.source_port, created.destination_port), (Some(50_000), Some(22)));

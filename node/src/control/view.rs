@@ -1,12 +1,15 @@
 //! From an engine's numbers to the names and units that operators read.
 
 use crate::api::{Session, Wing, WingTcp};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tidegate_dataplane::addr::{ICMP_QUERY_PORT, Tuple, proto};
 use tidegate_dataplane::engine::{SessionView, WingView};
 use tidegate_dataplane::names::{AppId, Names};
+use tidegate_dataplane::policy::Protocols;
 use tidegate_dataplane::route::PortId;
+use tidegate_dataplane::session::owner::View;
 use tidegate_dataplane::session::timeouts::TimeoutSource;
 
 /// Protocols with a name.
@@ -32,8 +35,14 @@ pub struct NamesView {
     pub names: Arc<Names>,
     /// Ports by number.
     pub ports: Vec<String>,
-    /// This node: the owner of every session.
+    /// This node.
     pub node: String,
+    /// Names of nodes by number, former ones too.
+    pub nodes: BTreeMap<u16, String>,
+    /// Who is there; `None` while the node is in no cluster.
+    pub view: Option<Arc<View>>,
+    /// Protocols whose sessions other nodes are told of.
+    pub told: Option<Protocols>,
 }
 
 impl NamesView {
@@ -62,9 +71,27 @@ impl NamesView {
             forward: self.wing(forward, reply),
             reply: self.wing(reply, forward),
             worker,
-            owner: self.node.clone(),
-            replicas: Vec::new(),
+            origin: self.node_name(v.id.origin),
+            owner: v.owner.map_or_else(|| self.node.clone(), |boot| self.node_name(boot.node)),
+            replicas: self.replicas(v),
         }
+    }
+
+    /// A node's name; its number, if it was never heard of.
+    fn node_name(&self, id: u16) -> String {
+        match &self.view {
+            Some(_) => self.nodes.get(&id).cloned().unwrap_or_else(|| id.to_string()),
+            None => self.node.clone(),
+        }
+    }
+
+    /// Nodes in sync beside the owner, which hold whatever is told; and this one, which holds what it shows.
+    fn replicas(&self, v: &SessionView) -> Vec<String> {
+        let (Some(view), Some(owner)) = (&self.view, v.owner) else { return Vec::new() };
+        let told = v.shared || self.told.is_some_and(|p| p.holds(v.wings[0].tuple.protocol));
+        let others = view.alive().iter().filter(|b| **b != owner);
+        let hold = others.filter(|b| **b == view.me || (told && view.in_sync().contains(b)));
+        hold.map(|b| self.node_name(b.node)).collect()
     }
 
     /// The logical name of a port.

@@ -1,11 +1,11 @@
 //! What the node needs of the AF_XDP side, as a trait, so that control and supervision can be tested
 //! without a network interface; and its real form.
 
+use super::tandem::Tandem;
 use super::workers::{Command, CommandSink, Refused};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use tidegate_dataplane::engine::Engine;
 use tidegate_dataplane::route::PortId;
 use tidegate_xdp::error::WorkerError;
 use tidegate_xdp::port::{PortSelector, PortSpec};
@@ -53,8 +53,8 @@ pub trait Ports: Send + Sync + 'static {
     fn numbers(&self) -> Result<DataplaneNumbers, String>;
 }
 
-/// The AF_XDP workers, with an engine each.
-pub(super) type XdpWorkers = tidegate_xdp::workers::Workers<Engine, XskQueue>;
+/// The AF_XDP workers, with an engine each, and what tells other nodes of its sessions.
+pub(super) type XdpWorkers = tidegate_xdp::workers::Workers<Tandem, XskQueue>;
 
 /// Commands to the AF_XDP workers.
 pub(super) struct XdpSink(pub Arc<XdpWorkers>);
@@ -70,10 +70,18 @@ impl CommandSink for XdpSink {
             _ => Refused::Stopped,
         })
     }
+
+    fn ring(&self, worker: u16) {
+        self.0.ring(worker);
+    }
+
+    fn heartbeats(&self) -> Vec<u64> {
+        self.0.heartbeats()
+    }
 }
 
 /// The AF_XDP ports.
-pub(super) struct XdpPorts(pub tidegate_xdp::ports::Ports<Engine>);
+pub(super) struct XdpPorts(pub tidegate_xdp::ports::Ports<Tandem>);
 
 impl Ports for XdpPorts {
     fn open(&self, port: PortId, interface: &str, ifindex: u32) -> Result<u16, String> {

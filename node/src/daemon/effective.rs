@@ -1,8 +1,10 @@
 //! `policy show --effective`: every flow setting in force, and whether the file or a default set it.
 
 use crate::api::Setting;
+use crate::control::view::protocol_name;
 use tidegate_dataplane::policy::{
-    LogSettings, MssSettings, PolicyFile, SessionTtl, TcpSettings, TimeWaitSetting, Timeouts,
+    LogSettings, MssSettings, PolicyFile, Protocols, ReplicationSettings, SessionTtl, TcpSettings,
+    TimeWaitSetting, Timeouts,
 };
 
 /// All of them, in the order of the file format.
@@ -54,6 +56,9 @@ pub(crate) fn settings(file: &PolicyFile) -> Vec<Setting> {
     add("mss", "all_tcp", all_tcp.map_or("unset (not lowered)".to_owned(), |b| format!("{b} bytes")));
     let LogSettings { default_deny } = file.log;
     add("log", "default_deny", default_deny.to_string());
+    for (key, value) in replication(&file.replication) {
+        add("replication", key, value);
+    }
     let SessionTtl { default, ports } = &file.session_ttl;
     let default = default.map_or("unset (the protocol's own)".to_owned(), |t| format!("{t} s"));
     add("session_ttl", "default", default.replace("never s", "never"));
@@ -66,12 +71,52 @@ pub(crate) fn settings(file: &PolicyFile) -> Vec<Setting> {
     all
 }
 
+fn replication(settings: &ReplicationSettings) -> [(&'static str, String); 8] {
+    let ReplicationSettings {
+        heartbeat_interval_ms,
+        heartbeat_misses,
+        setup_ack,
+        setup_ack_timeout_ms,
+        setup_ack_on_timeout,
+        park_ms,
+        protocols,
+        min_age_s,
+    } = settings;
+    let parking = match park_ms {
+        None => "unset (by the round trip, 20 to 200 ms)".to_owned(),
+        Some(0) => "0 ms (off)".to_owned(),
+        Some(ms) => format!("{ms} ms"),
+    };
+    [
+        ("heartbeat_interval_ms", format!("{heartbeat_interval_ms} ms")),
+        ("heartbeat_misses", heartbeat_misses.to_string()),
+        ("setup_ack", setup_ack.name().to_owned()),
+        ("setup_ack_timeout_ms", format!("{setup_ack_timeout_ms} ms")),
+        ("setup_ack_on_timeout", setup_ack_on_timeout.name().to_owned()),
+        ("park_ms", parking),
+        ("protocols", names(protocols)),
+        ("min_age_s", format!("{min_age_s} s")),
+    ]
+}
+
+/// The protocols of a set, or those that it lacks, whichever is shorter.
+fn names(set: &Protocols) -> String {
+    let list = |numbers: Vec<u8>| numbers.into_iter().map(protocol_name).collect::<Vec<_>>().join(", ");
+    let missing: Vec<u8> = (0..=u8::MAX).filter(|p| !set.holds(*p)).collect();
+    match missing.len() {
+        0 => "any".to_owned(),
+        1..128 => format!("all but {}", list(missing)),
+        _ => list(set.iter().collect()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn j11_settings_say_where_they_come_from() {
         // Look at the value instead of the file, and a default that is written out says "default".
-        let text = "[tcp]\ninitial_timeout = 20\n[mss]\nall_tcp = 1400\n[timeouts]\nudp = 30\n";
+        let text = "[tcp]\ninitial_timeout = 20\n[mss]\nall_tcp = 1400\n[timeouts]\nudp = 30\n\
+                    [replication]\nsetup_ack = \"one\"\npark_ms = 40\n";
         let report = tidegate_dataplane::policy::check(text, "p");
         let file = report.file.unwrap_or_else(|| panic!("{:?}", report.errors));
         let all = super::settings(&file);
@@ -80,6 +125,9 @@ mod tests {
         assert_eq!(find("timeouts.udp"), Some(("30 s".into(), "file".into())));
         assert_eq!(find("timeouts.tcp"), Some(("1800 s".into(), "default".into())));
         assert_eq!(find("tcp.sequence_check"), Some(("true".into(), "default".into())));
+        assert_eq!(find("replication.setup_ack"), Some(("one".into(), "file".into())));
+        assert_eq!(find("replication.park_ms"), Some(("40 ms".into(), "file".into())));
+        assert_eq!(find("replication.protocols"), Some(("all but icmp, icmpv6".into(), "default".into())));
         assert_eq!(find("mss.all_tcp"), Some(("1400 bytes".into(), "file".into())));
     }
 }

@@ -52,6 +52,7 @@ impl Metrics {
             describe();
             whole(node, &status);
             cluster(node, &status);
+            status.sync.iter().for_each(sync);
             engines(node, &numbers);
             ports(&list);
             dataplane(&below);
@@ -160,6 +161,50 @@ fn cluster(node: &Node, status: &crate::api::Status) {
     set("certificate_expiry_timestamp_seconds", &[], health.certificate_not_after_unix_s as f64);
 }
 
+fn sync(s: &crate::api::SyncStatus) {
+    let yes = |b: bool| f64::from(u8::from(b));
+    set("sync_in_sync", &[], yes(s.in_sync));
+    let in_sync = s.view.iter().filter(|n| n.in_sync).count();
+    set("sync_view_nodes", &[("state", "in_sync")], in_sync as f64);
+    set("sync_view_nodes", &[("state", "not_in_sync")], (s.view.len() - in_sync) as f64);
+    set("sync_detection_seconds", &[], f64::from(s.detection_ms) / 1e3);
+    set("sync_pauses_total", &[], s.pauses as f64);
+    set("sync_asking_sessions", &[], s.asking as f64);
+    for (what, count) in &s.counters {
+        set("sync_engine_total", &[("what", what)], *count as f64);
+    }
+    for p in &s.peers {
+        let peer = ("peer", p.node.as_str());
+        for (name, value) in [
+            ("sync_peer_connected", yes(p.connected)),
+            ("sync_peer_alive", yes(p.alive)),
+            ("sync_peer_in_sync", yes(p.in_sync)),
+            ("sync_peer_lag_changes", p.lag_entries as f64),
+            ("sync_peer_pending_bytes", p.pending_bytes as f64),
+            ("sync_peer_sent_bytes_total", p.bytes_sent as f64),
+            ("sync_peer_received_bytes_total", p.bytes_received as f64),
+        ] {
+            set(name, &[peer], value);
+        }
+        for (name, label, counts) in [
+            ("sync_peer_records_sent_total", "kind", &p.records_sent),
+            ("sync_peer_records_received_total", "result", &p.records_received),
+            ("sync_peer_records_refused_total", "reason", &p.refused_by_reason),
+            ("sync_peer_resyncs_total", "reason", &p.resyncs_by_reason),
+        ] {
+            for (value, count) in counts {
+                set(name, &[peer, (label, value)], *count as f64);
+            }
+        }
+        if let Some(age) = p.last_heartbeat_age_ms {
+            set("sync_peer_heartbeat_age_seconds", &[peer], age as f64 / 1e3);
+        }
+        if let Some(us) = p.rtt_us {
+            set("sync_peer_rtt_seconds", &[peer], us as f64 / 1e6);
+        }
+    }
+}
+
 fn engines(node: &Node, numbers: &[(u16, super::node::EngineNumbers)]) {
     let mut drops = DropCounters::default();
     for (worker, alive) in node.alive.iter().enumerate() {
@@ -204,6 +249,10 @@ fn engines(node: &Node, numbers: &[(u16, super::node::EngineNumbers)]) {
         ] {
             let labels = [("worker", label.as_str()), ("result", result)];
             set("fragments_datagrams_total", &labels, count as f64);
+        }
+        for (result, packets) in c.waiting.fields() {
+            let labels = [("worker", label.as_str()), ("result", result)];
+            set("waiting_packets_total", &labels, packets as f64);
         }
         for cause in EndReason::ALL {
             let labels = [("worker", label.as_str()), ("cause", cause.name())];

@@ -19,8 +19,10 @@ pub mod metrics;
 pub mod node;
 pub mod policy;
 pub mod ports;
+pub(crate) mod replicate;
 mod start;
 mod supervise;
+pub mod tandem;
 #[cfg(test)]
 pub(crate) mod twin;
 pub mod workers;

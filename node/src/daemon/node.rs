@@ -7,6 +7,7 @@ use super::events::Events;
 use super::flowlog::{Hub, Logs};
 use super::policy::{InForce, LoadError, PolicyStore};
 use super::ports::PortTable;
+use super::replicate::{self, Replication};
 use super::workers::{ANSWER_MAX, Workers};
 use crate::api;
 use crate::config::Config;
@@ -60,6 +61,8 @@ pub struct Node {
     pub seat: Seat,
     /// How it gets one.
     pub clusters: Arc<dyn Clusters>,
+    /// Its sessions on other nodes, and theirs here.
+    pub(crate) replication: Arc<Replication>,
 }
 
 /// One worker's numbers at a moment.
@@ -116,6 +119,7 @@ impl Node {
         }
         let in_force = self.policy.load()?;
         self.mirror.set_bindings(Node::bindings(&self.config, Some(&in_force)));
+        self.replication.tell_names();
         let serial = self.delivery.put(Some(in_force.policy.clone()));
         let silent = self.delivery.without(serial, ANSWER_MAX).await;
         tracing::info!(revision = in_force.policy.revision(), ?silent, "policy in force");
@@ -220,6 +224,11 @@ impl Node {
             Some(cluster) => degraded.extend(report::degraded(cluster)),
             None => degraded.extend(self.no_cluster()),
         }
+        let sync = replicate::report::status(self).await;
+        match &sync {
+            Some(sync) => degraded.extend(replicate::report::degraded(sync)),
+            None => degraded.extend(replicate::report::quick(self)),
+        }
         let policy = self.policy.current();
         api::Status {
             version: api::Version::current().version,
@@ -231,6 +240,7 @@ impl Node {
             policy_revision: policy.as_ref().map(|p| p.policy.revision()),
             policy_sha256: policy.as_ref().map(|p| report::hex(&p.sha256)),
             cluster,
+            sync,
             ports_up: ports.ports.iter().filter(|p| p.state == "up").count() as u32,
             ports_configured: ports.ports.len() as u32,
             workers_alive: self.alive_workers(),
@@ -273,6 +283,7 @@ impl Node {
                 let status = report::status_with(&*cluster, &self.seat.view(), Vec::new());
                 problems.extend(status.standing_note.clone());
                 problems.extend(report::not_enforced(&status));
+                problems.extend(replicate::report::quick(self));
             }
             // A witness that waits for its cluster is as ready as it can be: `status` says what it lacks.
             None if self.is_witness() => {}
@@ -353,7 +364,21 @@ impl Node {
             names: self.policy.names(),
             ports: self.config.ports.iter().map(|p| p.name.clone()).collect(),
             node: self.name(),
+            nodes: replicate::report::node_names(self),
+            view: self.replication.view(),
+            told: self.policy.current().map(|p| p.policy.replication().protocols),
         }
+    }
+
+    /// Number and name of each node that has sessions, this one first.
+    fn nodes_with_sessions(&self) -> Vec<(u16, String)> {
+        let mut nodes = vec![(self.id(), self.name())];
+        if let Some(cluster) = self.seat.cluster() {
+            let state = cluster.state().borrow().clone();
+            let others = state.members.iter().filter(|(id, m)| m.role == Role::Node && **id != cluster.id());
+            nodes.extend(others.filter_map(|(id, m)| Some((u16::try_from(id.0).ok()?, m.name.clone()))));
+        }
+        nodes
     }
 
     /// What the words of a session filter can mean now.
@@ -361,12 +386,7 @@ impl Node {
         let update = self.mirror.updates().borrow().clone();
         let interface = |i: usize| update.derived.ports.get(i)?.link.as_ref().map(|l| l.name.clone());
         let ports = self.config.ports.iter().enumerate().map(|(i, p)| (p.name.clone(), interface(i)));
-        Vocabulary {
-            names: self.policy.names(),
-            ports: ports.collect(),
-            node: self.name(),
-            node_id: self.id(),
-        }
+        Vocabulary { names: self.policy.names(), ports: ports.collect(), nodes: self.nodes_with_sessions() }
     }
 }
 

@@ -4,10 +4,11 @@ use crate::diagnostic::{Diagnostic, Severity};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
-use tidegate_dataplane::names::Names;
+use tidegate_dataplane::names::{AppId, Names, RuleId, ZoneId};
 use tidegate_dataplane::policy::{self, Policy, PolicyFile};
+use tidegate_sync::replication::{LEARNED_MAX, NameTable};
 
 /// Every finding in a policy's text, and the file if there is no error among them.
 pub fn check(name: &str, text: &str) -> (Vec<Diagnostic>, Option<PolicyFile>) {
@@ -183,5 +184,67 @@ impl PolicyStore {
         self.names.store(Arc::new(names));
         self.current.store(Some(in_force.clone()));
         Ok(in_force)
+    }
+}
+
+/// Gives numbers to names that come from elsewhere, a batch at a time. While it has new ones no policy is
+/// compiled, and no other batch read: numbers are handed out once.
+///
+/// What one peer can make this process remember is bounded.
+pub struct Learner<'a> {
+    store: &'a PolicyStore,
+    known: Arc<Names>,
+    learned: u32,
+    new: Option<(MutexGuard<'a, u32>, Names)>,
+}
+
+impl<'a> Learner<'a> {
+    /// For names of a peer from which so many were learned before.
+    pub fn new(store: &'a PolicyStore, learned: u32) -> Self {
+        Learner { store, known: store.names(), learned, new: None }
+    }
+
+    /// Makes the new ones known to everybody. Returns how many were learned from the peer so far.
+    pub fn keep(self) -> u32 {
+        if let Some((_guard, names)) = self.new {
+            self.store.names.store(Arc::new(names));
+        }
+        self.learned
+    }
+
+    /// The name's number as this process knows it, or a new one; and whether it is new.
+    fn number<T>(
+        &mut self,
+        find: impl Fn(&Names) -> Option<T>,
+        add: impl FnOnce(&mut Names) -> Option<T>,
+    ) -> Option<(T, bool)> {
+        let known = self.new.as_ref().map_or(&*self.known, |(_, names)| names);
+        if let Some(id) = find(known) {
+            return Some((id, false));
+        }
+        if self.learned >= LEARNED_MAX {
+            return None;
+        }
+        self.learned += 1;
+        let new = self.new.get_or_insert_with(|| {
+            let guard = self.store.loading.lock().unwrap_or_else(PoisonError::into_inner);
+            let names = Names::clone(&self.store.names.load());
+            (guard, names)
+        });
+        add(&mut new.1).map(|id| (id, true))
+    }
+}
+
+impl NameTable for Learner<'_> {
+    fn zone(&mut self, name: &str) -> Option<(ZoneId, bool)> {
+        self.number(|n| n.find_zone(name), |n| n.zone(name).ok())
+    }
+
+    fn rule(&mut self, name: &str) -> Option<(RuleId, bool)> {
+        self.number(|n| n.find_rule(name), |n| n.rule(name).ok())
+    }
+
+    fn application(&mut self, name: &str) -> Option<(AppId, bool)> {
+        self.number(|n| n.find_application(name), |n| n.application(name).ok())
     }
 }

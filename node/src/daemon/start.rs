@@ -9,6 +9,8 @@ use super::metrics::Metrics;
 use super::node::Node;
 use super::policy::{InForce, LoadError, PolicyStore};
 use super::ports::{PortKeeper, PortTable};
+use super::replicate::{self, Origin, Replication};
+use super::tandem::Tandem;
 use super::workers::Workers;
 use super::{caps, logging, supervise};
 use crate::api::Walls;
@@ -152,10 +154,16 @@ async fn daemon(mut config: Config, walls: Walls, mut socket: ControlSocket) -> 
         serving.spawn(serve(Listener::Metrics(listener), router, stopping));
     }
     announce(&node);
-    let why = ends.wait(&node, &mut tasks).await;
+    // On the main thread, which is not niced: the thread of the heartbeats takes over its priority.
+    let why = tokio::select! {
+        why = ends.wait(&node, &mut tasks) => why,
+        () = replicate::follow(node.clone()) => TASK_ENDED,
+    };
     tracing::info!(why, "ending");
     stop.send_replace(true);
     while serving.join_next().await.is_some() {}
+    // Peers hear that this node is gone before it stops forwarding, and not by its silence.
+    node.replication.stop().await;
     // The lead goes to another member while this one still forwards.
     if let Some(cluster) = node.seat.cluster()
         && tokio::time::timeout(END_MAX, cluster.shutdown()).await.is_err()
@@ -202,8 +210,10 @@ fn assemble(
     let (resolver, resolving) = Resolver::new(mirror_handle.updates());
     let events = Arc::new(Events::new(resolver.clone()));
     let (inlets, outlet) = flowlog::rings(if forwards { config.workers.count } else { 0 });
+    let boot = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32);
+    let origin = Origin { boot, hash_key: [rand::random(), rand::random()], started };
     let xdp = match forwards {
-        true => Some(Arc::new(start_workers(&config, in_force, started, &events, inlets, tasks)?)),
+        true => Some(Arc::new(start_workers(&config, in_force, origin, &events, inlets, tasks)?)),
         false => None,
     };
     let (workers, ports): (_, Arc<dyn Ports>) = match &xdp {
@@ -222,7 +232,7 @@ fn assemble(
         alive: (0..workers.count()).map(|_| AtomicBool::new(true)).collect(),
         config,
         started,
-        workers,
+        workers: workers.clone(),
         policy: policy.clone(),
         delivery,
         mirror: mirror_handle.clone(),
@@ -237,6 +247,7 @@ fn assemble(
         reloading: tokio::sync::Mutex::default(),
         seat: Seat::default(),
         clusters,
+        replication: Replication::new(origin, workers, policy.clone()),
     });
     if forwards {
         tasks.spawn(outlet.run(hub, logs, policy, Clock { start: started }));
@@ -252,15 +263,14 @@ fn assemble(
 fn start_workers(
     config: &Config,
     in_force: Option<&Arc<InForce>>,
-    start: Instant,
+    origin: Origin,
     events: &Arc<Events>,
     inlets: Vec<Inlet>,
     tasks: &mut JoinSet<()>,
 ) -> Result<XdpWorkers, Failure> {
     let count = config.workers.count;
     let shards = u32::from(count);
-    let hash_key = [rand::random(), rand::random()];
-    let boot = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32);
+    let Origin { boot, hash_key, started: start } = origin;
     let routes = Arc::new(Snapshot::empty());
     let engines = (0..count).map(|shard| {
         let engine = EngineConfig {
@@ -281,9 +291,9 @@ fn start_workers(
         if let Some(in_force) = in_force {
             engine.set_policy(in_force.policy.clone());
         }
-        Ok(engine)
+        Ok(engine.into())
     });
-    let engines: Vec<Engine> = engines.collect::<Result<_, Failure>>()?;
+    let engines: Vec<Tandem> = engines.collect::<Result<_, Failure>>()?;
     let area = AreaConfig {
         workers: count,
         frames_per_worker: config.frames.per_worker,

@@ -8,6 +8,8 @@ use super::events::Events;
 use super::flowlog::{self, Clock, Hub, Inlet, Logs};
 use super::node::Node;
 use super::policy::PolicyStore;
+use super::replicate::{Origin, Replication};
+use super::tandem::Tandem;
 use super::workers::{Command, CommandSink, Refused, Workers};
 use crate::config;
 use crate::netlink::{Mirror, Resolver, Update};
@@ -78,7 +80,7 @@ impl Twin {
                     icmp_errors_per_s: 100,
                     fragments: FragmentConfig { datagrams: 64, ..FragmentConfig::default() },
                 };
-                let mut engine = Engine::new(config, Arc::new(snapshot())).unwrap();
+                let mut tandem = Tandem::from(Engine::new(config, Arc::new(snapshot())).unwrap());
                 let mut inlet = inlets.next().unwrap();
                 std::thread::spawn(move || {
                     if hung {
@@ -86,8 +88,8 @@ impl Twin {
                         std::thread::sleep(Duration::from_secs(60));
                     }
                     for command in receiver {
-                        command(&mut engine, Now(start.elapsed().as_millis() as u64));
-                        engine.take_events(|event| {
+                        command(&mut tandem, Now(start.elapsed().as_millis() as u64));
+                        tandem.engine.take_events(|event| {
                             inlet.push(event);
                         });
                     }
@@ -167,7 +169,10 @@ pub(crate) fn seated(
     let hub = Hub::new(workers.clone());
     let logs = Arc::new(Logs::start(&config, &mut tasks));
     tasks.spawn(outlet.run(hub.clone(), logs.clone(), policy.clone(), Clock { start: started }));
+    let origin = Origin { boot: 1, hash_key: [1, 2], started };
+    let replication = Replication::new(origin, workers.clone(), policy.clone());
     let node = Node {
+        replication,
         alive: (0..workers.count()).map(|w| AtomicBool::new(!hung.contains(&w))).collect(),
         started,
         events: Arc::new(Events::new(resolver.clone())),

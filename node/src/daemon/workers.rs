@@ -1,6 +1,7 @@
 //! The way to the engines: closures that a worker runs between two batches, each bounded in time,
 //! each answered or given up on.
 
+use super::tandem::Tandem;
 use std::sync::Arc;
 use std::time::Duration;
 use tidegate_dataplane::engine::Engine;
@@ -8,7 +9,7 @@ use tidegate_dataplane::time::Now;
 use tokio::sync::oneshot;
 
 /// What a worker is asked to do.
-pub type Command = Box<dyn FnOnce(&mut Engine, Now) + Send>;
+pub type Command = Box<dyn FnOnce(&mut Tandem, Now) + Send>;
 
 /// How long a worker may take to answer; one that takes longer is reported as hung.
 pub const ANSWER_MAX: Duration = Duration::from_secs(2);
@@ -30,6 +31,12 @@ pub trait CommandSink: Send + Sync + 'static {
     fn count(&self) -> u16;
     /// Queues a command for a worker. Never blocks. A refused command is lost: its maker tries again.
     fn submit(&self, worker: u16, command: Command) -> Result<(), Refused>;
+    /// Wakes a worker that was left something elsewhere than in its queue of commands.
+    fn ring(&self, _worker: u16) {}
+    /// Passes through each worker's loop so far; empty where that cannot be seen.
+    fn heartbeats(&self) -> Vec<u64> {
+        Vec::new()
+    }
 }
 
 /// A worker did not answer in time, or has ended.
@@ -54,6 +61,16 @@ impl Workers {
         self.sink.count()
     }
 
+    /// Wakes a worker that was left something elsewhere than in its queue of commands.
+    pub fn ring(&self, worker: u16) {
+        self.sink.ring(worker);
+    }
+
+    /// Passes through each worker's loop so far; empty where that cannot be seen.
+    pub fn heartbeats(&self) -> Vec<u64> {
+        self.sink.heartbeats()
+    }
+
     /// Has one worker run `ask`, and waits for the answer.
     pub async fn call<T, F>(&self, worker: u16, ask: F) -> Result<T, NoAnswer>
     where
@@ -69,13 +86,22 @@ impl Workers {
         T: Send + 'static,
         F: FnOnce(&mut Engine, Now) -> T + Send + Clone + 'static,
     {
+        self.call_tandem(patience, worker, move |tandem, now| ask(&mut tandem.engine, now)).await
+    }
+
+    /// The same for what concerns more than the engine.
+    pub async fn call_tandem<T, F>(&self, patience: Duration, worker: u16, ask: F) -> Result<T, NoAnswer>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tandem, Now) -> T + Send + Clone + 'static,
+    {
         let exchange = async {
             loop {
                 let (sender, receiver) = oneshot::channel();
                 let ask = ask.clone();
-                let command: Command = Box::new(move |engine, now| {
+                let command: Command = Box::new(move |tandem, now| {
                     // Nobody waits any more when the verb was broken off: nothing to do about it.
-                    let _ = sender.send(ask(engine, now));
+                    let _ = sender.send(ask(tandem, now));
                 });
                 match self.sink.submit(worker, command) {
                     Ok(()) => return receiver.await.map_err(|_| NoAnswer(worker)),
@@ -85,6 +111,19 @@ impl Workers {
             }
         };
         tokio::time::timeout(patience, exchange).await.unwrap_or(Err(NoAnswer(worker)))
+    }
+
+    /// Asks all workers at once for what concerns more than the engine: their answers.
+    pub async fn all_tandems<T, F>(&self, ask: F) -> Vec<(u16, T)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tandem, Now) -> T + Send + Clone + 'static,
+    {
+        let calls = (0..self.count()).map(|w| {
+            let ask = ask.clone();
+            async move { self.call_tandem(ANSWER_MAX, w, ask).await.ok().map(|answer| (w, answer)) }
+        });
+        futures::future::join_all(calls).await.into_iter().flatten().collect()
     }
 
     /// Asks all workers at once: their answers, and the workers that gave none.

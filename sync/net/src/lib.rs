@@ -8,4 +8,5 @@ pub mod cluster;
 pub mod identity;
 pub mod pki;
 pub mod quic;
+pub mod replicate;
 pub mod store;

@@ -6,7 +6,11 @@ mod ageing;
 mod cost;
 mod forwarding;
 mod fragments;
+mod hold;
 mod icmp;
+mod park;
+mod replica;
+mod selective;
 mod sessions;
 mod tcp;
 mod telling;
@@ -119,12 +123,21 @@ impl Default for Routes {
 
 impl Lab {
     pub(super) fn new(policy_text: &str, capacity: u32) -> Lab {
+        Lab::with(policy_text, capacity, 1)
+    }
+
+    /// The engine of one of several nodes.
+    pub(super) fn of_node(node_id: u16, policy_text: &str) -> Lab {
+        Lab::with(policy_text, 1000, node_id)
+    }
+
+    fn with(policy_text: &str, capacity: u32, node_id: u16) -> Lab {
         let config = EngineConfig {
             shard: 0,
             shards: 1,
             capacity,
             hash_key: [1, 2],
-            node_id: 1,
+            node_id,
             boot: 7,
             icmp_errors_per_s: 100,
             fragments: FragmentConfig { datagrams: 64, timeout_ms: 1_000 },

@@ -62,7 +62,7 @@ action = "allow"
     assert!(report.file.is_none());
     let expected = "\
 p.toml:1:1: error: unknown key `x` in the policy file
-  help: known here: timeouts, tcp, mss, session_ttl, log, zone, address_set, application, rule
+  help: known here: timeouts, tcp, mss, session_ttl, log, replication, zone, address_set, application, rule
 p.toml:3:19: error: `initial_timeout` in [tcp] is `3`, which is out of range: an integer from 4 to 300
   help: the nearest that is allowed is 4
 p.toml:4:1: error: unknown key `rst-invalidate` in [tcp]

@@ -4,6 +4,7 @@ mod diagnostics;
 mod oracle;
 mod precedence;
 mod ranges;
+mod replication;
 mod rules;
 mod size;
 

@@ -1,6 +1,8 @@
 //! What a segment does to the facts of its connection.
 
-use super::window::{LEARN_AFTER_MS, is_inside, is_near, is_stale, sequence_fits};
+use super::window::{
+    LEARN_AFTER_MS, acks_near, is_far, is_inside, is_near, is_stale, is_within, sequence_fits,
+};
 use super::{derive, fact, in_handshake, seq_le, seq_max};
 use crate::packet::{Tcp, tcp_flags};
 use crate::session::State;
@@ -66,6 +68,7 @@ impl Connection<'_> {
         // 0 means never.
         let now = now_ms32.max(1);
         let stale = is_stale(self.seen_ms, w);
+        let picked_up = self.wings[w].is_silent();
         let observation = if t.flags & (tcp_flags::RST | tcp_flags::SYN) == 0 {
             self.observe_plain(w, t, now, stale)
         } else if t.flags & tcp_flags::RST != 0 {
@@ -77,7 +80,7 @@ impl Connection<'_> {
             let (own, other) = split(self.wings, w);
             observe_syn(state, live, own, other, w, t)
         };
-        if observation == Observation::Learned && self.seen_ms[w] == 0 {
+        if observation == Observation::Learned && picked_up && self.seen_ms[w] == 0 {
             self.seen_ms[w] = now;
         }
         if observation == Observation::Taken && !self.wings[w].is_silent() {
@@ -102,8 +105,14 @@ impl Connection<'_> {
             return Observation::Learned;
         }
         if stale {
-            if self.seen_ms[w] == 0 || is_near(own, other, t) {
-                learn(own, other, t);
+            // What others told of a wing that was never seen here may lie far back, and a single forged segment
+            // must not say where it is: one of its two numbers has to fit.
+            let (near, told) = (is_near(own, other, t), self.seen_ms[w] == 0);
+            if near || (told && acks_near(own, other, t)) {
+                learn(own, other, t, near, told);
+                if near && self.seen_ms[1 - w] == 0 {
+                    follow(own, other, t);
+                }
                 self.seen_ms[w] = now;
             }
             return Observation::Learned;
@@ -140,14 +149,28 @@ fn pick_up(own: &mut WingFacts, other: &WingFacts, t: &Tcp) {
 
 /// A segment whose bounds are not enforced: it shows where its own wing is, and proves nothing of the
 /// other.
-fn learn(own: &mut WingFacts, other: &mut WingFacts, t: &Tcp) {
+/// `near`: the wing goes on where it was known to be. Otherwise it is somewhere else altogether. `told`: what is
+/// known of it comes from other nodes, and may be old.
+fn learn(own: &mut WingFacts, other: &mut WingFacts, t: &Tcp, near: bool, told: bool) {
     if t.flags & tcp_flags::FIN != 0 && t.seq == own.seq_max {
         own.bits |= fact::FIN;
     }
-    own.seq_max = seq_max(own.seq_max, t.seq.wrapping_add(t.segment_len()));
+    let end = t.seq.wrapping_add(t.segment_len());
+    own.seq_max = if near { seq_max(own.seq_max, end) } else { end };
     if t.flags & tcp_flags::ACK != 0 {
+        if told && is_far(own.ack_max, t.ack) {
+            (own.ack_max, own.edge_max) = (t.ack, t.ack);
+        }
         own.grant(other, t);
         acknowledge_syn(other, t);
+    }
+}
+
+/// Where the other wing must be, when it was never seen here and what others told of it lies far from what its
+/// peer acknowledges.
+fn follow(own: &WingFacts, other: &mut WingFacts, t: &Tcp) {
+    if t.flags & tcp_flags::ACK != 0 && !other.is_silent() && !is_within(own, other.seq_max, t.ack) {
+        other.seq_max = t.ack;
     }
 }
 

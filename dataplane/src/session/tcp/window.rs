@@ -106,6 +106,24 @@ pub(super) fn is_near(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
     other.is_silent() || away.unsigned_abs() <= reach(other.window_max)
 }
 
+/// Whether a segment acknowledges about what the other side is known to have sent.
+#[inline]
+pub(super) fn acks_near(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
+    t.flags & tcp_flags::ACK != 0 && !other.is_silent() && is_within(own, other.seq_max, t.ack)
+}
+
+/// Whether a number of the other wing lies within a window of `own` around what is known.
+#[inline]
+pub(super) fn is_within(own: &WingFacts, known: u32, number: u32) -> bool {
+    (number.wrapping_sub(known) as i32).unsigned_abs() <= reach(own.window_max)
+}
+
+/// Whether two numbers are too far apart to be compared.
+#[inline]
+pub(super) fn is_far(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32).unsigned_abs() > REACH_MAX
+}
+
 /// Whether the bounds of wing `w` must be learned (again): a side was never seen by this node, or the
 /// wing has gone on for seconds without the other. `seen_ms` is when each was last seen here, 0 for
 /// never. Both idle for the same time is no reason: nobody moved the bounds meanwhile.

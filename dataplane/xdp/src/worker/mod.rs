@@ -1,8 +1,8 @@
 //! A worker: the thread that feeds one engine from its queues.
 //!
 //! One pass of the loop reads the clock once, then: commands, sweep, a batch from its queues, frames
-//! from other workers, frames that waited for their first fragment or a neighbour; then it sends, wakes whom it handed
-//! something, takes sent frames back and refills. No lock, no allocation and no log for a packet.
+//! from other workers, frames that waited for their first fragment or a neighbour; then it talks to other
+//! nodes, sends, wakes whom it handed something, takes sent frames back and refills. No lock, no allocation and no log for a packet.
 //!
 //! It spins for some microseconds when there is nothing to do, less and less when that wins nothing,
 //! then sleeps in one poll over all its sockets and its eventfd.
@@ -101,6 +101,8 @@ pub(crate) struct Worker<P, Q> {
     turn: usize,
     idle: Idle,
     spin_us: u32,
+    /// Within how many milliseconds the pipeline wants to talk to other nodes again.
+    exchange_ms: u32,
     polls: Vec<libc::pollfd>,
     stop: bool,
 }
@@ -143,6 +145,7 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
             turn: 0,
             idle,
             spin_us: idle.spin_us,
+            exchange_ms: u32::MAX,
             polls: Vec::new(),
             stop: false,
         };
@@ -180,6 +183,9 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         work |= self.take_passed(now);
         self.settle_fragments(now);
         self.try_held_again(now);
+        let exchanged = self.pipeline.exchange(now);
+        work |= exchanged.worked;
+        self.exchange_ms = exchanged.again_ms;
         self.send_outbox();
         self.forward_events();
         for queue in &mut self.queues {
@@ -193,7 +199,8 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         work
     }
 
-    /// Sleeps until a packet, a hand-over or a command comes, or the time for a sweep; whether it did.
+    /// Sleeps until a packet, a hand-over, a command or another node's word comes, or the time for a sweep or
+    /// for what waits to be told to other nodes; whether it did.
     fn sleep(&mut self) -> bool {
         let bells = Arc::clone(&self.links.bells);
         let bell = &bells[usize::from(self.index)];
@@ -204,13 +211,13 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
         }
         self.next_task = next.ok();
         let passed = self.links.handover_in.iter().any(|ring| !ring.is_empty());
-        if self.stop || self.next_task.is_some() || passed {
+        if self.stop || self.next_task.is_some() || passed || self.pipeline.has_mail() {
             bell.rise(false);
             return false;
         }
         // What is left in a transmit ring, and what waits for a neighbour, is not reported by poll.
         let soon = self.queues.iter().any(|q| q.io.busy());
-        let timeout_ms = if soon { 1 } else { self.idle.sleep_ms.max(1) };
+        let timeout_ms = if soon { 1 } else { self.idle.sleep_ms.min(self.exchange_ms).max(1) };
         self.stats.sleeps += 1;
         self.polls[0].revents = 0;
         sys::poll(&mut self.polls, i32::try_from(timeout_ms).unwrap_or(i32::MAX));

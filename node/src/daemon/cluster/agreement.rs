@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_sync::cluster::{ClusterId, ClusterState, Command, JoinToken, NodeId, Outcome, Role};
 use tidegate_sync_net::cluster::{
-    Enforcement, Health, InForce, NodeReport, OpenError, ProposeError, ReadError, RecoverError, Standing,
+    Enforcement, Health, InForce, NodeHandler, NodeReply, NodeReport, NodeRequest, OpenError, ProposeError,
+    ReadError, RecoverError, Standing,
 };
+use tidegate_sync_net::replicate::{Exchange, ExchangeConfig, Wiring};
 use tokio::sync::watch;
 
 /// A member's answer to `reports`: number, name, and what it says of itself.
@@ -52,6 +54,15 @@ pub trait Agreement: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Outcome, ProposeError>>;
     fn rotate_all<'a>(&'a self, by: &'a str, timeout: Duration) -> BoxFuture<'a, Vec<Rotation>>;
     fn shutdown(&self) -> BoxFuture<'_, ()>;
+    fn answer_nodes(&self, handler: NodeHandler);
+    fn ask_node<'a>(
+        &'a self,
+        node: NodeId,
+        request: &'a NodeRequest,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<NodeReply, String>>;
+    /// `None`: there is nothing to replicate with.
+    fn replicate(&self, config: ExchangeConfig, wiring: Wiring) -> Result<Option<Exchange>, String>;
 }
 
 /// What a cluster is founded or joined with.

@@ -28,7 +28,10 @@ pub(in crate::daemon) async fn follow(node: Arc<Node>) {
     loop {
         let cluster = seats.borrow_and_update().clone();
         match cluster {
-            Some(cluster) => Follower::new(&node, &*cluster).run(&mut seats).await,
+            Some(cluster) => {
+                cluster.answer_nodes(crate::control::members::handler(&node));
+                Follower::new(&node, &*cluster).run(&mut seats).await;
+            }
             None => {
                 if seats.changed().await.is_err() {
                     return;
@@ -146,6 +149,7 @@ impl<'a> Follower<'a> {
         };
         let bindings = Node::bindings(&self.node.config, Some(&in_force));
         self.node.mirror.set_bindings(bindings.clone());
+        self.node.replication.tell_names();
         let serial = self.node.delivery.put(Some(in_force.policy.clone()));
         // Ports of a zone that is new: what comes in there is dropped until the workers know it, so a mirror
         // in trouble delays the word and does not prevent it.

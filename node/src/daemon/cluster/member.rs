@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_sync::cluster::{ClusterId, ClusterState, Command, JoinToken, NodeId, Outcome, Role};
 use tidegate_sync_net::cluster::{
-    Cluster, Enforcement, Found, Health, InForce, Join, OpenError, Options, ProposeError, ReadError,
-    RecoverError, Standing,
+    Cluster, Enforcement, Found, Health, InForce, Join, NodeHandler, NodeReply, NodeRequest, OpenError,
+    Options, ProposeError, ReadError, RecoverError, Standing,
 };
+use tidegate_sync_net::replicate::{Exchange, ExchangeConfig, Wiring};
 use tokio::sync::watch;
 
 /// How long joining is tried, over all addresses of the token.
@@ -100,6 +101,23 @@ impl Agreement for Cluster {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.clone().shutdown())
+    }
+
+    fn answer_nodes(&self, handler: NodeHandler) {
+        Cluster::answer_nodes(self, handler);
+    }
+
+    fn ask_node<'a>(
+        &'a self,
+        node: NodeId,
+        request: &'a NodeRequest,
+        within: Duration,
+    ) -> BoxFuture<'a, Result<NodeReply, String>> {
+        Box::pin(Cluster::ask_node(self, node, request, within))
+    }
+
+    fn replicate(&self, config: ExchangeConfig, wiring: Wiring) -> Result<Option<Exchange>, String> {
+        Cluster::exchange(self, config, wiring).map(Some).map_err(|e| e.to_string())
     }
 }
 

@@ -37,7 +37,7 @@ impl Seat {
     }
 
     /// The cluster as it changes.
-    pub(super) fn watch(&self) -> watch::Receiver<Option<Arc<dyn Agreement>>> {
+    pub(in crate::daemon) fn watch(&self) -> watch::Receiver<Option<Arc<dyn Agreement>>> {
         self.agreement.subscribe()
     }
 

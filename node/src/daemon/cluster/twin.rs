@@ -13,9 +13,10 @@ use tidegate_sync::cluster::{
     StoreId, TokenId,
 };
 use tidegate_sync_net::cluster::{
-    Counters, Enforcement, Health, InForce, NodeReport, OpenError, ProposeError, RaftRole, ReadError,
-    RecoverError, Standing,
+    Counters, Enforcement, Health, InForce, NodeHandler, NodeReply, NodeReport, NodeRequest, OpenError,
+    ProposeError, RaftRole, ReadError, RecoverError, Standing,
 };
+use tidegate_sync_net::replicate::{Exchange, ExchangeConfig, Wiring};
 use tokio::sync::watch;
 
 /// End of every certificate here: the year 2100.
@@ -280,6 +281,21 @@ impl Agreement for TwinMember {
             self.others().into_iter().map(|(id, name, _)| (id, name, Err("not connected".to_owned()))),
         );
         async move { all }.boxed()
+    }
+
+    fn answer_nodes(&self, _: NodeHandler) {}
+
+    fn ask_node<'a>(
+        &'a self,
+        _: NodeId,
+        _: &'a NodeRequest,
+        _: Duration,
+    ) -> BoxFuture<'a, Result<NodeReply, String>> {
+        async { Err("not connected yet".to_owned()) }.boxed()
+    }
+
+    fn replicate(&self, _: ExchangeConfig, _: Wiring) -> Result<Option<Exchange>, String> {
+        Ok(None)
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -102,7 +102,14 @@ impl Logs {
         if stderr.is_none() && servers.is_empty() {
             return;
         }
-        let names = NamesView { names: policy.names(), ports: self.ports.clone(), node: self.node.clone() };
+        let names = NamesView {
+            names: policy.names(),
+            ports: self.ports.clone(),
+            node: self.node.clone(),
+            nodes: Default::default(),
+            view: None,
+            told: None,
+        };
         let record = match event {
             Event::Session(e) => record::session(e, &names, clock),
             Event::Refused(e) => record::refused(e, &names, clock),

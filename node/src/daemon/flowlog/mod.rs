@@ -16,7 +16,7 @@ mod watch;
 pub(crate) use bound::RateBound;
 pub(crate) use logs::Logs;
 pub(crate) use record::{Clock, watch_line};
-pub(crate) use watch::{Heard, Hub};
+pub(crate) use watch::{Heard, Hub, Watch};
 
 use super::policy::PolicyStore;
 use std::sync::Arc;

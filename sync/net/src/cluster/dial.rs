@@ -18,7 +18,7 @@ use tokio::time::timeout;
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// How long a hello may take: the other side may look for a while whether an older process of this node
 /// is still alive.
-const HELLO: Duration = Duration::from_secs(6);
+pub(crate) const HELLO: Duration = Duration::from_secs(6);
 /// Bytes of short messages that go into one write.
 const WRITE: usize = 256 << 10;
 

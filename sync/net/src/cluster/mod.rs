@@ -3,8 +3,8 @@
 mod admit;
 mod answer;
 mod ask;
-mod counters;
-mod dial;
+pub(crate) mod counters;
+pub(crate) mod dial;
 mod error;
 mod form;
 mod handle;
@@ -15,20 +15,23 @@ mod options;
 mod peers;
 mod propose;
 mod recover;
+mod relay;
 mod renew;
-mod serve;
-mod shared;
+pub(crate) mod serve;
+pub(crate) mod shared;
 mod standing;
 mod start;
 mod thread;
-mod tls;
+pub(crate) mod tls;
 
 pub use crate::quic::Versions;
 pub use error::{OpenError, ProposeError, ReadError, RecoverError, RotateError, Standing};
 pub use health::{Counters, Enforcement, Health, NodeReport, PeerHealth};
 pub use options::Options;
+pub use relay::{NodeAnswer, NodeHandler, NodeReply, NodeRequest};
 pub use tidegate_sync::raft::RaftRole;
 
+use crate::replicate::{Exchange, ExchangeConfig, ExchangeError, Wiring};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -278,6 +281,34 @@ impl Cluster {
         timeout: Duration,
     ) -> Vec<(NodeId, String, Result<u64, String>)> {
         ask::rotate_all(&self.handle.shared, by, timeout).await
+    }
+
+    /// From now on this answers other members' daemons; only the first call counts.
+    pub fn answer_nodes(&self, handler: NodeHandler) {
+        let _ = self.handle.shared.handler.set(handler);
+    }
+
+    /// Asks another member's daemon. Its answer must begin `within` that time, and then takes as long as it does;
+    /// a connection that breaks ends it.
+    ///
+    /// # Errors
+    /// Why there is no answer, in words.
+    pub async fn ask_node(
+        &self,
+        node: NodeId,
+        request: &NodeRequest,
+        within: Duration,
+    ) -> Result<NodeReply, String> {
+        relay::ask(&self.handle.shared, node, request, within).await
+    }
+
+    /// Starts to exchange sessions and heartbeats with all other full members; within a tokio runtime, and from a thread
+    /// that is not niced: the thread of the heartbeats takes over its priority. Once at a time.
+    ///
+    /// # Errors
+    /// This is a witness, it runs already, or there is no socket for heartbeats.
+    pub fn exchange(&self, config: ExchangeConfig, wiring: Wiring) -> Result<Exchange, ExchangeError> {
+        Exchange::start(&self.handle.shared, config, wiring)
     }
 
     /// Hands the lead over if it has it, and closes: nothing runs any more when this returns, and the

@@ -8,12 +8,13 @@ use super::dial::fence;
 use super::peers::Inbound;
 use super::shared::Shared;
 use super::thread::Input;
-use super::{Standing, admit, answer, tls};
+use super::{Standing, admit, answer, relay, tls};
 use crate::pki::Accepted;
 use crate::quic::endpoint::Close;
 use crate::quic::frame::{self, FrameError, Kind};
 use crate::quic::hello::{Code, Hello, HelloAnswer, HelloRefusal, Versions, printable};
 use crate::quic::rpc;
+use crate::replicate;
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,9 +26,9 @@ use tokio::time::{Instant, timeout};
 /// Handshakes at the same time; more are refused at once.
 const HANDSHAKES: usize = 64;
 /// How long a handshake may take, and the first message after it.
-const HANDSHAKE: Duration = Duration::from_secs(5);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a new process of a node waits for signs of life of the old one: above the keep-alive interval.
-const OLD_ALIVE: Duration = Duration::from_millis(1_500);
+pub(crate) const OLD_ALIVE: Duration = Duration::from_millis(1_500);
 /// Questions of one peer at the same time; more wait in their streams.
 const QUESTIONS: usize = 32;
 
@@ -76,6 +77,7 @@ async fn connected(shared: &Arc<Shared>, connection: Connection) {
     match tls::accepted(&connection) {
         Ok(Accepted::Joining) => admit::serve(shared, &connection).await,
         Ok(Accepted::Member(id)) => member(shared, id, connection).await,
+        Ok(Accepted::Sync(id)) => replicate::serve(shared, id, connection).await,
         Err(why) => {
             connection.close(Close::Refused.code(), why.as_bytes());
             refused_handshake(shared, from, &why);
@@ -168,7 +170,7 @@ async fn greet(
     written && boot.is_some()
 }
 
-fn incompatible(shared: &Shared, it: Versions) -> HelloRefusal {
+pub(crate) fn incompatible(shared: &Shared, it: Versions) -> HelloRefusal {
     let own = shared.versions;
     let older = if it.max < own.min { "it is too old" } else { "it is too new" };
     let build = &shared.options.build;
@@ -182,7 +184,7 @@ fn incompatible(shared: &Shared, it: Versions) -> HelloRefusal {
 }
 
 /// Whether a peer that the certificate shows as `id` may come in with that hello.
-fn judge(shared: &Arc<Shared>, id: NodeId, hello: &Hello) -> Result<(), HelloRefusal> {
+pub(crate) fn judge(shared: &Arc<Shared>, id: NodeId, hello: &Hello) -> Result<(), HelloRefusal> {
     let no = |code, text: String| Err(HelloRefusal::new(code, text));
     if (hello.cluster, hello.node) != (shared.cluster, id) {
         return no(
@@ -239,7 +241,7 @@ fn judge(shared: &Arc<Shared>, id: NodeId, hello: &Hello) -> Result<(), HelloRef
 
 /// Two processes with one identity (a copied directory) would vote twice. A restarted one is let in as soon
 /// as the old one is silent.
-async fn only_one(shared: &Arc<Shared>, id: NodeId, hello: &Hello) -> Result<(), HelloRefusal> {
+pub(crate) async fn only_one(shared: &Arc<Shared>, id: NodeId, hello: &Hello) -> Result<(), HelloRefusal> {
     let Some(old) = shared.peers.inbound_of(id).filter(|old| old.boot != hello.boot) else { return Ok(()) };
     let until = Instant::now() + OLD_ALIVE;
     let heard = |old: &Inbound| old.connection.stats().udp_rx.datagrams;
@@ -268,18 +270,27 @@ async fn only_one(shared: &Arc<Shared>, id: NodeId, hello: &Hello) -> Result<(),
 /// A peer's questions, each answered by a task of its own.
 async fn questions(shared: &Arc<Shared>, id: NodeId, connection: &Connection) -> FrameError {
     let places = Arc::new(Semaphore::new(QUESTIONS));
+    let relayed = Arc::new(Semaphore::new(relay::RELAYED));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return FrameError::Short };
         let (mut send, mut receive) = match connection.accept_bi().await {
             Ok(streams) => streams,
             Err(error) => return quinn::ReadError::from(error).into(),
         };
-        let (task, connection) = (shared.clone(), connection.clone());
+        let (task, connection, relayed) = (shared.clone(), connection.clone(), relayed.clone());
         shared.spawn(async move {
             let result = async {
-                let request = rpc::read_request(&mut receive).await?;
-                let answer = answer::answer(&task, id, request).await;
-                rpc::write_answer(&mut send, &answer).await
+                match frame::read_header(&mut receive).await? {
+                    (Kind::Request, length) => {
+                        let request = rpc::read_request(&mut receive, length).await?;
+                        let answer = answer::answer(&task, id, request).await;
+                        rpc::write_answer(&mut send, &answer).await
+                    }
+                    (Kind::Ask, length) => {
+                        relay::serve(&task, id, length, &mut send, &mut receive, &relayed).await
+                    }
+                    (got, _) => Err(FrameError::Unexpected { got, wanted: Kind::Request }),
+                }
             };
             if let Err(error) = result.await
                 && error.is_violation()

@@ -10,7 +10,8 @@ use crate::identity::Directory;
 use crate::quic::Versions;
 use crate::quic::endpoint::Endpoints;
 use crate::quic::hello::Hello;
-use arc_swap::ArcSwap;
+use crate::replicate::Plane;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -61,8 +62,12 @@ pub(crate) struct Shared {
     pub(crate) renewing: tokio::sync::Mutex<()>,
     /// Members that a full member told of and that this node's own log does not know yet.
     pub(crate) newer: Mutex<BTreeMap<NodeId, Member>>,
+    /// Session records and heartbeats, while the node has them run.
+    pub(crate) exchange: ArcSwapOption<Plane>,
     /// `newer` has others.
     pub(crate) told: tokio::sync::Notify,
+    /// Answers other daemons' requests, once there is one.
+    pub(crate) handler: OnceLock<super::NodeHandler>,
 }
 
 impl Shared {

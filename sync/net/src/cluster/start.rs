@@ -10,7 +10,7 @@ use super::tls::{self, Tls};
 use super::{Cluster, OpenError, Options, Standing, renew, serve, standing};
 use crate::identity::{Directory, Identity};
 use crate::quic::endpoint::{self, Endpoints};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::AtomicBool;
@@ -105,7 +105,9 @@ pub(crate) fn start<S: Store + Send + 'static>(start: Start<S>) -> Result<Cluste
         renewal_error: Mutex::new(None),
         renewing: tokio::sync::Mutex::new(()),
         newer: Mutex::default(),
+        exchange: ArcSwapOption::empty(),
         told: tokio::sync::Notify::new(),
+        handler: OnceLock::new(),
         state: watch::Sender::new(state),
         directory,
         options,

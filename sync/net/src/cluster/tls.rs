@@ -15,6 +15,8 @@ use tidegate_sync::cluster::{ClusterState, Member, NodeId};
 /// The configurations that new connections use.
 pub(crate) struct Tls {
     pub(crate) client: quinn::ClientConfig,
+    /// To dial for session records.
+    pub(crate) sync: quinn::ClientConfig,
     pub(crate) server: quinn::ServerConfig,
     /// End of the certificate, Unix time in seconds.
     pub(crate) not_after_unix_s: u64,
@@ -35,9 +37,11 @@ impl Tls {
         let text = |e: String| OpenError::Identity(e);
         let credentials = directory.credentials().map_err(|e| text(e.to_string()))?;
         let client = pki::client_config(&credentials, membership.clone()).map_err(|e| text(e.to_string()))?;
+        let sync = pki::sync_config(&credentials, membership.clone()).map_err(|e| text(e.to_string()))?;
         let server = pki::server_config(&credentials, membership.clone()).map_err(|e| text(e.to_string()))?;
         Ok(Tls {
             client: endpoint::client(client).map_err(text)?,
+            sync: endpoint::sync_client(sync).map_err(text)?,
             server: endpoint::server(server).map_err(text)?,
             not_after_unix_s: credentials.certificate.not_after_unix_s(),
             renewal_due_unix_s: credentials.certificate.renewal_due_unix_s(),

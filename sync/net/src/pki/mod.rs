@@ -19,10 +19,14 @@ pub use certificate::{CaCertificate, NodeCertificate, renewal_due_unix_s};
 pub use key::{Csr, NodeKey};
 pub use name::{node_name, server_name};
 pub use peer::{Membership, PeerError};
-pub use tls::{Accepted, Credentials, SeenCa, accepted, client_config, join_config, reason, server_config};
+pub use tls::{
+    Accepted, Credentials, SeenCa, accepted, client_config, join_config, reason, server_config, sync_config,
+};
 
 /// Protocol between members: both show a certificate.
 pub const ALPN: &[u8] = b"tidegate/1";
+/// Protocol of session records between members: a connection of its own, so that bulk data and Raft share nothing.
+pub const ALPN_SYNC: &[u8] = b"tidegate-sync/1";
 /// Protocol between a joining node and a member: only the member shows a certificate.
 pub const ALPN_JOIN: &[u8] = b"tidegate-join/1";
 /// How long a node's certificate is good, in seconds: 90 days.

@@ -129,7 +129,7 @@ pub enum PeerError {
     #[error("the cluster there is not the one of the join token: its CA has another fingerprint")]
     OtherCa,
     /// The peer offers none of the protocols.
-    #[error("the peer speaks neither `tidegate/1` nor `tidegate-join/1`")]
+    #[error("the peer speaks none of `tidegate/1`, `tidegate-sync/1` and `tidegate-join/1`")]
     Protocol,
 }
 

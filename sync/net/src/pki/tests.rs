@@ -242,13 +242,24 @@ fn a_member_without_certificate_is_nobody() {
     // Red when the protocol alone makes a member.
     let ours = ca(CLUSTER);
     let (mut client, _) = join_config(ours.certificate().sha256()).unwrap();
-    client.alpn_protocols = vec![ALPN.to_vec()];
-    let server = server_config(&credentials(&ours, 2), membership()).unwrap();
-    let met =
-        meet(client, server, server_name(CLUSTER, NodeId(2)).unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
-    assert_eq!(met.server, Err(PeerError::Missing));
+    for alpn in [ALPN, ALPN_SYNC] {
+        client.alpn_protocols = vec![alpn.to_vec()];
+        let server = server_config(&credentials(&ours, 2), membership()).unwrap();
+        let name = server_name(CLUSTER, NodeId(2)).unwrap();
+        let met = meet(client.clone(), server, name).unwrap_or_else(|e| panic!("{e:?}"));
+        assert_eq!(met.server, Err(PeerError::Missing));
+    }
     assert_eq!(accepted(Some(b"h3"), &[]), Err(PeerError::Protocol));
     assert_eq!(accepted(None, &[]), Err(PeerError::Protocol));
+}
+
+#[test]
+fn session_records_have_a_protocol_of_their_own() {
+    let ours = ca(CLUSTER);
+    let client = sync_config(&credentials(&ours, 1), membership()).unwrap();
+    let server = server_config(&credentials(&ours, 2), membership()).unwrap();
+    let met = meet(client, server, server_name(CLUSTER, NodeId(2)).unwrap());
+    assert_eq!(met.unwrap_or_else(|e| panic!("{e:?}")).server, Ok(Accepted::Sync(NodeId(1))));
 }
 
 #[test]

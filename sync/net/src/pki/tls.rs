@@ -1,7 +1,8 @@
 //! rustls, as the nodes use it.
 
 use super::{
-    ALPN, ALPN_JOIN, CaCertificate, Membership, NodeCertificate, NodeKey, PeerError, PkiError, peer,
+    ALPN, ALPN_JOIN, ALPN_SYNC, CaCertificate, Membership, NodeCertificate, NodeKey, PeerError, PkiError,
+    peer,
 };
 use arc_swap::ArcSwap;
 use rustls::client::Resumption;
@@ -54,13 +55,32 @@ pub fn client_config(
     credentials: &Credentials,
     membership: Arc<ArcSwap<Membership>>,
 ) -> Result<ClientConfig, PkiError> {
+    dialling(credentials, membership, ALPN)
+}
+
+/// The same for session records.
+///
+/// # Errors
+/// The credentials cannot be used.
+pub fn sync_config(
+    credentials: &Credentials,
+    membership: Arc<ArcSwap<Membership>>,
+) -> Result<ClientConfig, PkiError> {
+    dialling(credentials, membership, ALPN_SYNC)
+}
+
+fn dialling(
+    credentials: &Credentials,
+    membership: Arc<ArcSwap<Membership>>,
+    alpn: &[u8],
+) -> Result<ClientConfig, PkiError> {
     let verifier = Arc::new(MemberVerifier::new(&credentials.ca, membership)?);
     let mut config = client_builder()?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_client_auth_cert(chain(credentials), credentials.key.der())
         .map_err(unusable)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config)
 }
@@ -81,7 +101,7 @@ pub fn server_config(
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain(credentials), credentials.key.der())
         .map_err(unusable)?;
-    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_JOIN.to_vec()];
+    config.alpn_protocols = vec![ALPN.to_vec(), ALPN_SYNC.to_vec(), ALPN_JOIN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -126,6 +146,8 @@ impl SeenCa {
 pub enum Accepted {
     /// A member, by its certificate.
     Member(NodeId),
+    /// A member that sends session records, by its certificate.
+    Sync(NodeId),
     /// Somebody who wants to join: no more is known.
     Joining,
 }
@@ -138,13 +160,17 @@ pub enum Accepted {
 pub fn accepted(alpn: Option<&[u8]>, certificates: &[CertificateDer<'_>]) -> Result<Accepted, PeerError> {
     match alpn {
         Some(ALPN_JOIN) => Ok(Accepted::Joining),
-        Some(ALPN) => {
-            let first = certificates.first().ok_or(PeerError::Missing)?;
-            let it = NodeCertificate::from_der(first).map_err(|e| PeerError::Unusable(e.to_string()))?;
-            Ok(Accepted::Member(it.node()))
-        }
+        Some(ALPN) => Ok(Accepted::Member(shown(certificates)?)),
+        Some(ALPN_SYNC) => Ok(Accepted::Sync(shown(certificates)?)),
         _ => Err(PeerError::Protocol),
     }
+}
+
+/// Whose the first of these certificates is.
+fn shown(certificates: &[CertificateDer<'_>]) -> Result<NodeId, PeerError> {
+    let first = certificates.first().ok_or(PeerError::Missing)?;
+    let it = NodeCertificate::from_der(first).map_err(|e| PeerError::Unusable(e.to_string()))?;
+    Ok(it.node())
 }
 
 /// What a failed handshake is to be logged as: our reason if it has one.

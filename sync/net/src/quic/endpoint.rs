@@ -47,6 +47,10 @@ impl Close {
 
 /// Transport settings, with limits for what a peer may open and send ahead.
 fn transport(bidi: u32, uni: u32) -> Arc<TransportConfig> {
+    Arc::new(settings(bidi, uni))
+}
+
+fn settings(bidi: u32, uni: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
     // The peer's maximum acknowledgement delay rules the probe timer: 25 ms by default.
     let mut ack = AckFrequencyConfig::default();
@@ -61,7 +65,7 @@ fn transport(bidi: u32, uni: u32) -> Arc<TransportConfig> {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
         .ack_frequency_config(Some(ack));
-    Arc::new(transport)
+    transport
 }
 
 /// For accepting: members and those who join. What they may open is cut down after the handshake for the
@@ -77,8 +81,33 @@ pub(crate) fn server(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, S
 pub(crate) fn client(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, String> {
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).map_err(|e| e.to_string())?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport(0, 0));
+    let mut transport = settings(0, 0);
+    // Only answers come here: long ones that wait for a slow reader leave the others room.
+    transport.stream_receive_window(VarInt::from_u32(1 << 20));
+    config.transport_config(Arc::new(transport));
     Ok(config)
+}
+
+/// For dialling to send session records. What is on its way is bounded, so that a slow peer coalesces at the source; the
+/// other side opens one stream, for its acknowledgements.
+pub(crate) fn sync_client(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, String> {
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).map_err(|e| e.to_string())?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    let mut transport = settings(0, 1);
+    transport
+        .send_window(2 << 20)
+        .stream_receive_window(VarInt::from_u32(256 << 10))
+        .receive_window(VarInt::from_u32(512 << 10));
+    config.transport_config(Arc::new(transport));
+    Ok(config)
+}
+
+/// Cuts down what a peer may open and send ahead on a connection for session records: one stream for each of its
+/// workers.
+pub(crate) fn limit_sync(connection: &quinn::Connection, streams: u16) {
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(0));
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(u32::from(streams)));
+    connection.set_receive_window(VarInt::from_u32(8 << 20));
 }
 
 /// A socket, and the address that it really has.

@@ -29,10 +29,14 @@ pub(crate) enum Kind {
     Join,
     /// Its answer.
     JoinAnswer,
+    /// A request from daemon to daemon.
+    Ask,
+    /// How its answer begins; the rest follows as it is made.
+    Reply,
 }
 
 impl Kind {
-    const ALL: [Kind; 8] = [
+    const ALL: [Kind; 10] = [
         Kind::Hello,
         Kind::HelloAnswer,
         Kind::Request,
@@ -41,6 +45,8 @@ impl Kind {
         Kind::Bulk,
         Kind::Join,
         Kind::JoinAnswer,
+        Kind::Ask,
+        Kind::Reply,
     ];
 
     fn number(self) -> u8 {
@@ -66,6 +72,8 @@ impl Kind {
             Kind::Bulk => 256 << 20,
             Kind::Join => 64 << 10,
             Kind::JoinAnswer => 512 << 10,
+            Kind::Ask => 128 << 10,
+            Kind::Reply => 16,
         }
     }
 }
@@ -214,7 +222,7 @@ mod tests {
         }
         assert!(matches!(parse_header([2, 1, 0, 0, 0, 0]), Err(FrameError::Version(2))));
         assert!(matches!(parse_header([1, 0, 0, 0, 0, 0]), Err(FrameError::Kind(0))));
-        assert!(matches!(parse_header([1, 9, 0, 0, 0, 0]), Err(FrameError::Kind(9))));
+        assert!(matches!(parse_header([1, 99, 0, 0, 0, 0]), Err(FrameError::Kind(99))));
         assert!(matches!(envelope(Kind::Hello, &[0; 5_000]), Err(FrameError::TooLong { .. })));
     }
 }

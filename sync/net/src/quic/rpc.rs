@@ -1,6 +1,6 @@
 //! Questions between members: one bidirectional stream each.
 
-use super::frame::{FrameError, Kind, read_message, write_message};
+use super::frame::{FrameError, Kind, read_body, read_message, write_message};
 use super::hello::printable;
 use crate::cluster::NodeReport;
 use quinn::Connection;
@@ -113,9 +113,12 @@ impl Answer {
     }
 }
 
-/// Reads a question.
-pub(crate) async fn read_request(stream: &mut quinn::RecvStream) -> Result<Request, FrameError> {
-    let body = read_message(stream, Kind::Request).await?;
+/// Reads a question whose envelope was read.
+pub(crate) async fn read_request(
+    stream: &mut quinn::RecvStream,
+    length: usize,
+) -> Result<Request, FrameError> {
+    let body = read_body(stream, length).await?;
     Ok(codec::decode::<Request, { (8 << 20) + (64 << 10) }>(&body)?)
 }
 

@@ -1,6 +1,8 @@
 //! Members in one process, each with a runtime, a directory and loopback sockets of its own.
 #![allow(dead_code, unreachable_pub, clippy::disallowed_methods)]
 
+pub mod exchange;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

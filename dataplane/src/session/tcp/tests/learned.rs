@@ -123,3 +123,45 @@ fn of_a_connection_with_one_visible_side_nothing_is_enforced() {
     }
     assert_eq!(c.state(), State::SynSent);
 }
+
+/// A connection as another node told of it: none of its wings was ever seen here.
+fn told() -> Conn {
+    let mut c = Conn::established();
+    c.seen_ms = [0, 0];
+    c
+}
+
+/// How far a fast flow gets before its facts are told again.
+const FAR: u32 = 3_000_000_000;
+
+#[test]
+fn a_copy_of_a_fast_flow_is_learned_where_it_is_now_and_then_checked() {
+    // Red when old facts win by sequence-space maximum: the flow would be outside its window for ever.
+    let at = 5001u32.wrapping_add(FAR);
+    let mut c = told();
+    assert_eq!(c.see(1, &seg(ACK, at, 1001, 1460)), Learned, "its acknowledgement fits");
+    assert_eq!(c.see(0, &seg(ACK, 1001, at.wrapping_add(1460), 0)), Learned);
+    assert_eq!(c.see(1, &seg(ACK, at.wrapping_add(1460), 1001, 1460)), Taken);
+    assert_eq!(c.see(0, &seg(ACK, 1001, at.wrapping_add(2920), 0)), Taken);
+    assert_eq!(c.see_in_vain(1, &seg(ACK, at.wrapping_add(1_000_000), 1001, 10)), OutOfWindow);
+    // The side that only acknowledges is seen first.
+    let mut c = told();
+    assert_eq!(c.see(0, &seg(ACK, 1001, at, 0)), Learned);
+    assert_eq!(c.see(1, &seg(ACK, at, 1001, 1460)), Learned);
+    assert_eq!(c.see(1, &seg(ACK, at.wrapping_add(1460), 1001, 1460)), Taken);
+}
+
+#[test]
+fn a_forged_first_segment_does_not_say_where_a_copys_wing_is() {
+    // Red when the first segment that comes is believed: the real ones would be outside its window.
+    let mut c = told();
+    for n in 0..10 {
+        let forged = seg(ACK, 400_000_000 + n, 800_000_000, 10);
+        assert_eq!(c.see_in_vain(0, &forged), Learned, "forwarded, not believed");
+        assert_eq!(c.see_in_vain(1, &forged), Learned);
+    }
+    assert_eq!(c.see_in_vain(0, &seg(RST, 400_000_010, 0, 0)), Ignored, "nor is its end a place to reset at");
+    assert_eq!(c.see(0, &seg(ACK, 1001, 5001, 100)), Learned);
+    assert_eq!(c.see(1, &seg(ACK, 5001, 1101, 100)), Learned);
+    assert_eq!(c.see(0, &seg(ACK, 1101, 5101, 100)), Taken);
+}

@@ -1,0 +1,209 @@
+//! Walks over the table for a peer that lacks much: what this node owns, what vanished there meanwhile, and what a
+//! dead peer told last.
+
+use super::side::side_flag;
+use super::{Engine, Peer};
+use crate::session::owner::Boot;
+use crate::table::SlotId;
+use crate::time::Now;
+
+/// How far back the last words of a dead peer are told on, in ms, beside twice the detection.
+const ECHO_MS: u64 = 2_000;
+/// Last words that one call of the sweep tells on.
+const ECHO_STEP: u64 = 512;
+/// What names a tombstone of another's end.
+const TOMB: u32 = 1 << 31;
+
+/// The last things that peers told: a ring.
+pub(super) struct Heard {
+    ring: Box<[(u32, u32, u8)]>,
+    count: u64,
+}
+
+impl Heard {
+    pub(super) fn new(len: u32) -> Self {
+        Heard { ring: vec![(0, 0, 0); len.max(1) as usize].into_boxed_slice(), count: 0 }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.ring)
+    }
+
+    fn push(&mut self, what: u32, peer: Peer, now: Now) {
+        let at = (self.count % self.ring.len() as u64) as usize;
+        self.ring[at] = (what, now.ms32(), peer.0);
+        self.count += 1;
+    }
+
+    pub(super) fn slot(&mut self, slot: SlotId, peer: Peer, now: Now) {
+        self.push(slot.0, peer, now);
+    }
+
+    pub(super) fn tomb(&mut self, at: u32, peer: Peer, now: Now) {
+        self.push(at | TOMB, peer, now);
+    }
+}
+
+/// The last words of dead peers, being told on.
+pub(super) struct Echo {
+    peers: u16,
+    next: u64,
+    end: u64,
+}
+
+impl Engine {
+    /// Calls `each` for the sessions that this node owns and that others are to have, among the next
+    /// `scan_max` slots from `cursor`. Returns the cursor to go on with, or `None` at the end of the table.
+    pub fn scan_owned(&self, cursor: u32, scan_max: u32, each: &mut dyn FnMut(SlotId)) -> Option<u32> {
+        let (end, next) = self.slice(cursor, scan_max);
+        for slot in (cursor..end).map(SlotId) {
+            if self.is_tellable(slot) && self.is_mine(slot) {
+                each(slot);
+            }
+        }
+        next
+    }
+
+    /// The same, and with them the sessions of others of which something that this node observed was logged under
+    /// `since` or later: for a peer that may not have heard of that, as its owner may not have when it told it.
+    pub fn scan_to_tell(
+        &self,
+        cursor: u32,
+        scan_max: u32,
+        since: u64,
+        each: &mut dyn FnMut(SlotId),
+    ) -> Option<u32> {
+        let (end, next) = self.slice(cursor, scan_max);
+        let observed =
+            |slot| self.replica.as_ref().is_some_and(|r| r.sides.line(slot).newest >= since.max(1));
+        for slot in (cursor..end).map(SlotId) {
+            if self.is_tellable(slot) && (self.is_mine(slot) || observed(slot)) {
+                each(slot);
+            }
+        }
+        next
+    }
+
+    /// Whether a slot holds a session that others are to have.
+    pub(super) fn is_tellable(&self, slot: SlotId) -> bool {
+        let young = |r: &super::Replica| r.sides.line(slot).has(side_flag::YOUNG);
+        self.table.hot(slot).in_use()
+            && !self.is_unsynced(slot)
+            && self.replica.as_deref().is_some_and(|r| !young(r))
+    }
+
+    /// A resync of that mark begins: what is told to others from here on cannot have vanished before it.
+    pub fn resync_begins(&mut self, peer: Peer, mark: u32) {
+        let Some(r) = &mut self.replica else { return };
+        let head = r.log.head();
+        if let Some(known) = r.marks.get_mut(usize::from(peer.0))
+            && known.is_none_or(|(old, _)| old < mark)
+        {
+            *known = Some((mark, head));
+        }
+    }
+
+    /// Mark and sweep after a resync of `peer`: among the next `scan_max` slots from `cursor`, a session that it owns
+    /// and has told of in this boot (mark `boot_mark` or later), but not since `since_mark`, is gone there and
+    /// ends here too, without a tombstone; one that it owns and never told of is told to it. Never what was
+    /// told from here since the resync began; and what this node itself saw lately is asked for by telling
+    /// it, not ended. Returns the cursor to go on with, or `None` at the end of the table.
+    #[expect(clippy::too_many_arguments)]
+    pub fn sweep_unmarked(
+        &mut self,
+        peer: Peer,
+        teller: Boot,
+        boot_mark: u32,
+        since_mark: u32,
+        cursor: u32,
+        scan_max: u32,
+        now: Now,
+    ) -> Option<u32> {
+        self.clock = now;
+        let (end, next) = self.slice(cursor, scan_max);
+        for slot in (cursor..end).map(SlotId) {
+            if !self.is_tellable(slot) {
+                continue;
+            }
+            let id = self.table.cold(slot).id();
+            if self.view.as_ref().is_none_or(|v| v.me == teller || v.owner(id) != teller) {
+                continue;
+            }
+            self.sweep_marked_slot(slot, peer, boot_mark, since_mark);
+        }
+        next
+    }
+
+    fn sweep_marked_slot(&mut self, slot: SlotId, peer: Peer, boot_mark: u32, since_mark: u32) {
+        let Some(r) = &self.replica else { return };
+        let begun = r.marks.get(usize::from(peer.0)).copied().flatten();
+        let told_since =
+            begun.is_some_and(|(mark, head)| mark >= since_mark && r.sides.line(slot).newest >= head);
+        let mark = r.sides.told_line(slot, peer).map(|line| line.mark).filter(|mark| *mark >= boot_mark);
+        if told_since || mark.is_some_and(|mark| mark >= since_mark) {
+            return;
+        }
+        // Its newest packet was told by nobody else: the owner knew all that is known here.
+        let side = r.sides.line(slot);
+        let heard = side.has(side_flag::HEARD) && side.heard_ms == self.table.hot(slot).last_seen_ms;
+        if mark.is_some() && heard && side.heard_from == peer.0 {
+            self.counters.replication.swept += 1;
+            self.free(slot);
+        } else if self.log_slot(slot) {
+            self.counters.replication.returned += 1;
+        }
+    }
+
+    /// A peer died: what it told lately may not have reached everybody, so it is told on as this node's own, a
+    /// slice with each call of the sweep.
+    pub fn peer_died(&mut self, peer: Peer, now: Now) {
+        self.clock = now;
+        let Some(r) = &mut self.replica else { return };
+        let first = r.heard.count.saturating_sub(r.heard.ring.len() as u64);
+        let peers = r.echo.as_ref().map_or(0, |e| e.peers) | peer.bit();
+        r.echo = Some(Echo { peers, next: first, end: r.heard.count });
+        self.echo(now);
+    }
+
+    /// Tells on a slice of the last words of dead peers.
+    pub(in crate::engine) fn echo(&mut self, now: Now) {
+        let lately_ms = ECHO_MS + 2 * self.view.as_ref().map_or(0, |v| u64::from(v.detection_ms));
+        let Some(Echo { peers, next, end }) = self.replica.as_mut().and_then(|r| r.echo.take()) else {
+            return;
+        };
+        let stop = end.min(next + ECHO_STEP);
+        for n in next..stop {
+            let Some(r) = &mut self.replica else { return };
+            let (what, ms32, peer) = r.heard.ring[(n % r.heard.ring.len() as u64) as usize];
+            let peer = Peer(peer);
+            if peers & peer.bit() == 0 || u64::from(now.ms32().wrapping_sub(ms32)) > lately_ms {
+                continue;
+            }
+            if what & TOMB != 0 {
+                let tomb = r.foreign.get(what & !TOMB).filter(|t| t.from == Some(peer.0));
+                if let Some(note) = tomb.map(|t| t.note(now)) {
+                    self.bury_and_log(&note);
+                    self.counters.replication.echoed += 1;
+                }
+            } else if r.sides.line(SlotId(what)).told_by & peer.bit() != 0
+                && self.is_tellable(SlotId(what))
+                && self.log_slot(SlotId(what))
+            {
+                self.counters.replication.echoed += 1;
+            }
+        }
+        if stop < end
+            && let Some(r) = &mut self.replica
+        {
+            r.echo = Some(Echo { peers, next: stop, end });
+        }
+    }
+
+    /// Peers that told births of others while those still seemed to be there, and now are not: what was refused
+    /// is lacked here, so a resync with each of them is due. Empties the list.
+    pub fn take_resync_wishes(&mut self, mut each: impl FnMut(Peer)) {
+        let Some(r) = &mut self.replica else { return };
+        let wishes = std::mem::take(&mut r.wishes);
+        (0..super::PEERS_MAX as u8).map(Peer).filter(|p| wishes & p.bit() != 0).for_each(&mut each);
+    }
+}

@@ -1,0 +1,176 @@
+//! Tombstones: ends by identity, in a bounded ring of their own. The oldest is overwritten first.
+
+use crate::addr::Tuple;
+use crate::session::EndReason;
+use crate::session::copy::EndNote;
+use crate::session::record::SessionId;
+use crate::time::Now;
+
+const NONE: u32 = u32::MAX;
+
+/// One end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tomb {
+    pub id: SessionId,
+    pub tuple: Tuple,
+    pub reason: EndReason,
+    pub bits: [u8; 2],
+    /// When its last packet came, as far as the decider knew.
+    pub seen_ms: u64,
+    /// Number in the log; 0 when it is not told.
+    pub number: u64,
+    /// Peer that told of it; `None` when it was decided here.
+    pub from: Option<u8>,
+    next: u32,
+    live: bool,
+}
+
+impl Tomb {
+    pub(super) fn new(note: &EndNote, from: Option<u8>, now: Now) -> Self {
+        Tomb {
+            id: note.id,
+            tuple: note.tuple,
+            reason: note.reason,
+            bits: note.bits,
+            seen_ms: now.0.saturating_sub(u64::from(note.age_ms)),
+            number: 0,
+            from,
+            next: NONE,
+            live: true,
+        }
+    }
+
+    pub(super) fn age_ms(&self, now: Now) -> u32 {
+        u32::try_from(now.0.saturating_sub(self.seen_ms)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn note(&self, now: Now) -> EndNote {
+        EndNote {
+            id: self.id,
+            tuple: self.tuple,
+            reason: self.reason,
+            age_ms: self.age_ms(now),
+            bits: self.bits,
+        }
+    }
+}
+
+/// A ring of tombstones with an index by identity. Grows to its bound, never beyond.
+pub(super) struct Tombs {
+    ring: Vec<Tomb>,
+    max: usize,
+    /// Where the next one goes once the ring is full.
+    at: usize,
+    heads: Box<[u32]>,
+    live: u32,
+}
+
+impl Tombs {
+    pub(super) fn new(max: u32) -> Self {
+        let max = max.clamp(1, 1 << 30) as usize;
+        Tombs {
+            ring: Vec::with_capacity(max),
+            max,
+            at: 0,
+            heads: vec![NONE; max.next_power_of_two()].into_boxed_slice(),
+            live: 0,
+        }
+    }
+
+    pub(super) fn live(&self) -> u32 {
+        self.live
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.max * size_of::<Tomb>() + self.heads.len() * size_of::<u32>()
+    }
+
+    fn bucket(&self, id: SessionId) -> usize {
+        let mixed = (id.counter ^ u64::from(id.boot) << 32 ^ u64::from(id.origin) << 16)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 32) as usize & (self.heads.len() - 1)
+    }
+
+    pub(super) fn get(&self, at: u32) -> Option<&Tomb> {
+        self.ring.get(at as usize).filter(|t| t.live)
+    }
+
+    pub(super) fn get_mut(&mut self, at: u32) -> Option<&mut Tomb> {
+        self.ring.get_mut(at as usize).filter(|t| t.live)
+    }
+
+    pub(super) fn set_number(&mut self, at: u32, number: u64) {
+        if let Some(tomb) = self.get_mut(at) {
+            tomb.number = number;
+        }
+    }
+
+    /// Takes a second word about an end: what is final beats what is not, and the younger packet counts.
+    pub(super) fn strengthen(&mut self, at: u32, note: &EndNote, now: Now) {
+        let Some(tomb) = self.get_mut(at) else { return };
+        if !tomb.reason.is_final() {
+            tomb.reason = note.reason;
+        }
+        tomb.seen_ms = tomb.seen_ms.max(now.0.saturating_sub(u64::from(note.age_ms)));
+        tomb.bits = [tomb.bits[0] | note.bits[0], tomb.bits[1] | note.bits[1]];
+    }
+
+    pub(super) fn find(&self, id: SessionId) -> Option<u32> {
+        let mut at = self.heads[self.bucket(id)];
+        while let Some(tomb) = self.ring.get(at as usize) {
+            if tomb.id == id {
+                return Some(at);
+            }
+            at = tomb.next;
+        }
+        None
+    }
+
+    /// Puts one in; the identity must not be there. Returns its place, and the one that had to go.
+    pub(super) fn push(&mut self, mut tomb: Tomb) -> (u32, Option<Tomb>) {
+        let bucket = self.bucket(tomb.id);
+        let (at, gone) = if self.ring.len() < self.max {
+            self.ring.push(tomb);
+            (self.ring.len() - 1, None)
+        } else {
+            let at = self.at;
+            self.at = (at + 1) % self.max;
+            let old = self.ring[at];
+            if old.live {
+                self.unlink(at as u32);
+            }
+            (at, old.live.then_some(old))
+        };
+        tomb.next = self.heads[bucket];
+        self.ring[at] = tomb;
+        self.heads[bucket] = at as u32;
+        self.live += 1;
+        (at as u32, gone)
+    }
+
+    /// Takes one out: its session lives again.
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Tomb> {
+        let at = self.find(id)?;
+        self.unlink(at);
+        let tomb = self.ring[at as usize];
+        self.ring[at as usize].live = false;
+        Some(tomb)
+    }
+
+    fn unlink(&mut self, at: u32) {
+        let (bucket, next) = (self.bucket(self.ring[at as usize].id), self.ring[at as usize].next);
+        self.live -= 1;
+        if self.heads[bucket] == at {
+            self.heads[bucket] = next;
+            return;
+        }
+        let mut before = self.heads[bucket];
+        while let Some(tomb) = self.ring.get_mut(before as usize) {
+            if tomb.next == at {
+                tomb.next = next;
+                return;
+            }
+            before = tomb.next;
+        }
+    }
+}
