@@ -18,7 +18,6 @@ use common::{PATIENCE, TestLab, eventually};
 /// Red when a connection is reset or loses a byte as its node dies, as traffic moves back, or the second time; when a
 /// forged segment arrives; or when the nodes do not hold the same sessions afterwards.
 #[test]
-#[ignore = "known fault: a node that comes back owns some of what its earlier process made"]
 fn connections_outlive_the_node_that_made_them_and_its_return() {
     let lab = replicating("takeover", 2, |spec| spec.policy = Some(checking_policy()));
     assert_eq!(sequence_checks(lab.at(1)), [true, true]);

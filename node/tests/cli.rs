@@ -149,9 +149,11 @@ fn run_without_capabilities_says_which_are_missing() {
         "node.toml",
         "policy = \"p.toml\"\n[[port]]\nname = \"a\"\nzone = \"a\"\ninterface = \"x\"\n",
     );
-    // The build folder may be closed to others: run a copy that is not.
+    // The build folder may be closed to others: run a copy that is not. Another process makes it: a child that
+    // another test forks here meanwhile would hold a copy of ours open for writing, and it could not be run.
     let binary = config.with_file_name("tidegate");
-    std::fs::copy(env!("CARGO_BIN_EXE_tidegate"), &binary).unwrap();
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_tidegate")).arg(&binary).status().unwrap();
+    assert!(copied.success());
     let output =
         Command::new(&binary).arg("run").arg("--config").arg(&config).uid(65534).gid(65534).output().unwrap();
     let message = text(&output.stderr);

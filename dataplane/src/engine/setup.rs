@@ -9,7 +9,7 @@ use crate::names::ZoneId;
 use crate::packet::{Fragment, L4, Tcp, tcp_flags};
 use crate::policy::{Action, Judgement, SetupAck};
 use crate::route::{EgressId, PortId, Resolution};
-use crate::session::record::Cold;
+use crate::session::record::{Cold, SessionId};
 use crate::session::tcp::{self, Connection, Observation};
 use crate::session::{EndReason, State};
 use crate::table::{SlotId, flag};
@@ -187,7 +187,7 @@ impl Engine {
             self.push_event(Event::TableFull { tuple: w.tuple });
             return None;
         };
-        let counter = self.sessions_made * u64::from(self.config.shards) + u64::from(self.config.shard);
+        let number = self.sessions_made * u64::from(self.config.shards) + u64::from(self.config.shard);
         self.sessions_made += 1;
         self.counters.created += 1;
         let mut cold = Cold {
@@ -196,7 +196,7 @@ impl Engine {
             application: j.application,
             id_origin: self.config.node_id,
             id_boot: self.config.boot,
-            id_counter: counter,
+            id_counter: SessionId::counter_of(now, number),
             created_ms: now.0,
             ..Cold::default()
         };

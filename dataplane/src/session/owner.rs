@@ -2,6 +2,7 @@
 //! decides").
 
 use super::record::SessionId;
+use std::cmp::Reverse;
 
 /// Most nodes of a cluster that hold sessions, this one included.
 pub const NODES_MAX: usize = 16;
@@ -11,7 +12,8 @@ pub const NODES_MAX: usize = 16;
 pub struct Boot {
     /// Node number.
     pub node: u16,
-    /// Boot number of its engines, part of the ids of sessions that it makes.
+    /// Boot number of its engines, part of the ids of sessions that it makes: when it started, in seconds since
+    /// 1970 by its own clock, and never twice the same.
     pub boot: u32,
 }
 
@@ -68,8 +70,9 @@ impl View {
     }
 
     /// The owner of a session: its origin while that boot of it is alive and in sync, otherwise the node in
-    /// sync with the highest rendezvous weight (Thaler and Ravishankar 1998). While nobody is in sync, the
-    /// living take their place.
+    /// sync with the highest rendezvous weight (Thaler and Ravishankar 1998). Whoever came after the
+    /// session was made stands behind those who were there, and the latest comer last: when a node returns, what
+    /// it left behind stays where it went. While nobody is in sync, the living take their place.
     #[inline]
     pub fn owner(&self, id: SessionId) -> Boot {
         let origin = Boot { node: id.origin, boot: id.boot };
@@ -77,7 +80,9 @@ impl View {
         if among.contains(&origin) {
             return origin;
         }
-        among.iter().copied().max_by_key(|b| (weight(id, b.node), *b)).unwrap_or(self.me)
+        let late = |b: &Boot| (u64::from(b.boot) > id.made_s()).then_some(b.boot);
+        let rank = |b: &Boot| (Reverse(late(b)), weight(id, b.node), *b);
+        among.iter().copied().max_by_key(rank).unwrap_or(self.me)
     }
 
     /// Whether this node is a session's owner.
@@ -110,12 +115,15 @@ fn mix(mut x: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Now;
 
     const A: Boot = Boot { node: 1, boot: 10 };
     const B: Boot = Boot { node: 2, boot: 20 };
     const C: Boot = Boot { node: 3, boot: 30 };
 
-    fn id(origin: Boot, counter: u64) -> SessionId {
+    /// Made 100 s after its node's start.
+    fn id(origin: Boot, number: u64) -> SessionId {
+        let counter = SessionId::counter_of(Now(100_000), number);
         SessionId { origin: origin.node, boot: origin.boot, counter }
     }
 
@@ -136,6 +144,20 @@ mod tests {
         // Any constant choice fails here.
         assert!((400..600).contains(&to_a), "{to_a} of 1000");
         assert!((0..100).all(|n| two.owner(id(A, n)) == three.owner(id(A, n))));
+    }
+
+    /// Goes red when whoever came later is chosen by weight like the others, or the last one before those who
+    /// came before it.
+    #[test]
+    fn what_a_node_left_stays_where_it_went_whoever_comes() {
+        let (b, d) = (Boot { boot: 200, ..B }, Boot { node: 4, boot: 300 });
+        let (dead, back) = (View::new(A, [], [A, C], 100), View::new(A, [], [A, b, C, d], 100));
+        assert!((0..100).all(|n| dead.owner(id(B, n)) == back.owner(id(B, n))));
+        // What those who were there left in turn.
+        assert!((0..100).all(|n| View::new(b, [], [b, d], 100).owner(id(B, n)) == b));
+        assert!((0..100).all(|n| View::new(d, [], [Boot { boot: 400, ..B }, d], 100).owner(id(B, n)) == d));
+        // Rather somebody than nobody.
+        assert_eq!(View::new(d, [], [d], 100).owner(id(B, 1)), d);
     }
 
     #[test]

@@ -11,8 +11,32 @@ pub struct SessionId {
     pub origin: u16,
     /// Boot number of that node.
     pub boot: u32,
-    /// Counter within that boot: `count * shards + shard`.
+    /// Counter within that boot: when it was made, and which one it was ([`SessionId::counter_of`]).
     pub counter: u64,
+}
+
+/// Bits of a counter below the second: more sessions than a node makes in one.
+const NUMBER_BITS: u32 = 36;
+
+impl SessionId {
+    /// The counter of the session with that number (`count * shards + shard`), made `now_ms` after the start of
+    /// its node.
+    #[inline]
+    pub fn counter_of(now: Now, number: u64) -> u64 {
+        (now.0 / 1000) << NUMBER_BITS | (number & ((1 << NUMBER_BITS) - 1))
+    }
+
+    /// The number that its counter was made with, its low 36 bits.
+    #[inline]
+    pub fn number(self) -> u64 {
+        self.counter & ((1 << NUMBER_BITS) - 1)
+    }
+
+    /// The second in which it was made, by its node's clock, counted like boot numbers.
+    #[inline]
+    pub fn made_s(self) -> u64 {
+        u64::from(self.boot) + (self.counter >> NUMBER_BITS)
+    }
 }
 
 impl std::fmt::Display for SessionId {

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tidegate_dataplane::engine::{Engine, EngineConfig, Event};
 use tidegate_dataplane::fragment::FragmentConfig;
 use tidegate_dataplane::route::Snapshot;
+use tidegate_sync_net::identity::Directory;
 use tidegate_xdp::Idle;
 use tidegate_xdp::area::AreaConfig;
 use tidegate_xdp::socket::RingSizes;
@@ -124,6 +125,17 @@ async fn member_or_policy(
     Ok((None, Some(in_force)))
 }
 
+/// What tells this start from every other one of the node. A member's never repeats; others have nobody to tell.
+fn boot_number(config: &Config, member: bool) -> Result<u32, Failure> {
+    let clock_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32);
+    if !member {
+        return Ok(clock_s);
+    }
+    let directory = Directory::create(&config.cluster.directory);
+    let boot = directory.and_then(|directory| directory.next_boot(clock_s));
+    boot.map_err(|e| Failure::error(format!("cannot count this start: {e}")))
+}
+
 async fn daemon(mut config: Config, walls: Walls, mut socket: ControlSocket) -> Result<(), Failure> {
     let mut ends = Ends::new()?;
     let metrics_listener =
@@ -137,7 +149,8 @@ async fn daemon(mut config: Config, walls: Walls, mut socket: ControlSocket) -> 
     let policy = Arc::new(PolicyStore::new(config.policy.clone()));
     let clusters = Arc::new(QuicClusters::new(config.cluster.listen.clone()));
     let (member, in_force) = member_or_policy(&mut config, &*clusters, &policy).await?;
-    let (node, xdp) = assemble(config, policy, in_force.as_ref(), walls, clusters, &mut tasks)?;
+    let boot = boot_number(&config, member.is_some())?;
+    let (node, xdp) = assemble(config, boot, policy, in_force.as_ref(), walls, clusters, &mut tasks)?;
     node.seat.take(member);
     tasks.spawn(follow(node.clone()));
     let (stop, stopping) = watch::channel(false);
@@ -198,6 +211,7 @@ fn announce(node: &Node) {
 /// Starts workers, mirror, ports and supervision, and joins them to a node. A witness has none of them.
 fn assemble(
     config: Config,
+    boot: u32,
     policy: Arc<PolicyStore>,
     in_force: Option<&Arc<InForce>>,
     walls: Walls,
@@ -210,7 +224,6 @@ fn assemble(
     let (resolver, resolving) = Resolver::new(mirror_handle.updates());
     let events = Arc::new(Events::new(resolver.clone()));
     let (inlets, outlet) = flowlog::rings(if forwards { config.workers.count } else { 0 });
-    let boot = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as u32);
     let origin = Origin { boot, hash_key: [rand::random(), rand::random()], started };
     let xdp = match forwards {
         true => Some(Arc::new(start_workers(&config, in_force, origin, &events, inlets, tasks)?)),

@@ -130,7 +130,7 @@ impl Engine {
         let id = copy.birth.id;
         let origin = Boot { node: id.origin, boot: id.boot };
         let own = self.is_own(id);
-        if own && id.counter / u64::from(self.config.shards) >= self.sessions_made {
+        if own && id.number() / u64::from(self.config.shards) >= self.sessions_made {
             return Some(Applied::Refused(Refusal::NeverMade));
         }
         let owner = self.view.as_ref().map(|v| v.owner(id));

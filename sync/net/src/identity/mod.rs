@@ -4,6 +4,7 @@
 //! file (`node.pem` holds certificate and key). `identity.json` is written last: with it the node is a
 //! member, without it nothing else there counts.
 
+mod boot;
 mod directory;
 pub mod files;
 #[cfg(test)]
