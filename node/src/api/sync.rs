@@ -38,6 +38,9 @@ pub struct SyncStatus {
     /// First packets that wait until other nodes hold their session (`setup_ack`).
     #[serde(default)]
     pub held_packets: u64,
+    /// What became of such packets since the daemon's start, by name: as `tidegate_waiting_packets_total` has it.
+    #[serde(default)]
+    pub waited_packets: BTreeMap<String, u64>,
     /// How long it takes until a dead node is noticed, in milliseconds.
     #[serde(default)]
     pub detection_ms: u32,

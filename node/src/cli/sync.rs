@@ -18,9 +18,9 @@ pub(super) async fn status(client: &Client, output: Output) -> Result<Exit, Fail
         return Ok(exit.max(note_unanswered(&s.unanswered_workers)));
     }
     let mut facts = facts(&s);
+    facts.push(("packets waiting", waiting(&s)));
     if output == Output::Wide {
         facts.push(("sessions waiting", format!("{} for other nodes' word before they end", s.asking)));
-        facts.push(("packets waiting", format!("{} early, {} first ones", s.parked_packets, s.held_packets)));
         facts.push(("pauses", s.pauses.to_string()));
         facts.push(("counted", counts(&s.counters)));
     }
@@ -56,6 +56,15 @@ pub(super) fn facts(s: &SyncStatus) -> Vec<(&'static str, String)> {
         ("replication", format!("{state}; a dead node is noticed within {} ms", s.detection_ms)),
         ("nodes alive", alive.join(", ")),
     ]
+}
+
+/// Early packets and first packets of flows: those that wait now, and what became of all that waited.
+fn waiting(s: &SyncStatus) -> String {
+    let now = format!("{} early, {} first ones", s.parked_packets, s.held_packets);
+    match s.waited_packets.values().any(|n| *n > 0) {
+        true => format!("{now}; so far {}", counts(&s.waited_packets)),
+        false => now,
+    }
 }
 
 fn counts(map: &BTreeMap<String, u64>) -> String {
@@ -162,4 +171,20 @@ pub(super) async fn verify(client: &Client, output: Output) -> Result<Exit, Fail
     }
     super::output::print(&text)?;
     Ok(exit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_that_wait_and_what_became_of_them_are_told() {
+        // Goes red when one of the two kinds is left out, or counts of nothing are told.
+        let mut s = SyncStatus { parked_packets: 2, held_packets: 3, ..SyncStatus::default() };
+        let zero = ["parked", "setup_held", "setup_timeouts"].map(|name| (name.to_owned(), 0));
+        s.waited_packets = BTreeMap::from(zero);
+        assert_eq!(waiting(&s), "2 early, 3 first ones");
+        s.waited_packets.extend([("parked".to_owned(), 7), ("setup_held".to_owned(), 4)]);
+        assert_eq!(waiting(&s), "2 early, 3 first ones; so far parked 7, setup_held 4");
+    }
 }

@@ -43,6 +43,8 @@ pub(super) const DECLARED: &[Declared] = &[
     ("sync_detection_seconds", Gauge, Unit::Seconds, "How long it takes until a dead node is noticed"),
     ("sync_pauses_total", Counter, Unit::Count, "Times that this process was stopped for that long"),
     ("sync_asking_sessions", Gauge, Unit::Count, "Sessions whose end waits for other nodes' word"),
+    ("sync_parked_packets", Gauge, Unit::Count, "Early packets that wait for their session"),
+    ("sync_held_packets", Gauge, Unit::Count, "First packets that wait until other nodes hold their session"),
     ("sync_engine_total", Counter, Unit::Count, "What the engines counted of replication, by what happened"),
     ("sync_peer_connected", Gauge, Unit::Count, "1 if records of sessions can flow to and from that peer"),
     ("sync_peer_alive", Gauge, Unit::Count, "1 if that peer counts as alive"),

@@ -170,6 +170,8 @@ fn sync(s: &crate::api::SyncStatus) {
     set("sync_detection_seconds", &[], f64::from(s.detection_ms) / 1e3);
     set("sync_pauses_total", &[], s.pauses as f64);
     set("sync_asking_sessions", &[], s.asking as f64);
+    set("sync_parked_packets", &[], s.parked_packets as f64);
+    set("sync_held_packets", &[], s.held_packets as f64);
     for (what, count) in &s.counters {
         set("sync_engine_total", &[("what", what)], *count as f64);
     }

@@ -5,7 +5,6 @@ use crate::api::{SyncPeer, SyncStatus, ViewNode};
 use crate::daemon::node::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tidegate_dataplane::engine::Engine;
 use tidegate_dataplane::session::owner::View;
 use tidegate_sync::replication::coordinator::{CoordinatorStatus, PeerReport};
 use tidegate_sync::replication::detect::State;
@@ -41,15 +40,14 @@ pub(crate) async fn status(node: &Node) -> Option<SyncStatus> {
     let view = replication.view()?;
     let look = |tandem: &mut crate::daemon::tandem::Tandem, _| {
         let shard = tandem.replica.as_ref().map(|r| r.status(&tandem.engine));
-        (shard, counters(&tandem.engine), tandem.engine.waiting())
+        let counted = tandem.engine.counters();
+        (shard, (counted.replication.fields(), counted.waiting.fields()), tandem.engine.waiting())
     };
     let answers = node.workers.all_tandems(look).await;
     let silent = (0..node.workers.count()).filter(|w| answers.iter().all(|(answered, _)| answered != w));
     let shards: Vec<&ShardStatus> = answers.iter().filter_map(|(_, (shard, ..))| shard.as_ref()).collect();
-    let mut counters = BTreeMap::new();
-    for (name, count) in answers.iter().flat_map(|(_, (_, c, _))| c) {
-        *counters.entry((*name).to_owned()).or_default() += count;
-    }
+    let counters = sums(answers.iter().flat_map(|(_, (_, (replication, _), _))| replication));
+    let waited_packets = sums(answers.iter().flat_map(|(_, (_, (_, waited), _))| waited));
     let names = node_names(node);
     Some(SyncStatus {
         node: node.name(),
@@ -64,6 +62,7 @@ pub(crate) async fn status(node: &Node) -> Option<SyncStatus> {
         asking: shards.iter().map(|s| s.asking).sum(),
         parked_packets: answers.iter().map(|(_, (.., (parked, _)))| u64::from(*parked)).sum(),
         held_packets: answers.iter().map(|(_, (.., (_, held)))| u64::from(*held)).sum(),
+        waited_packets,
         detection_ms: view.detection_ms,
         view: view_nodes(&view, &names),
         peers: coordinator.peers.iter().map(|p| replication.peer(p, &shards, &names)).collect(),
@@ -72,8 +71,11 @@ pub(crate) async fn status(node: &Node) -> Option<SyncStatus> {
     })
 }
 
-fn counters(engine: &Engine) -> Vec<(&'static str, u64)> {
-    engine.counters().replication.fields().to_vec()
+/// Counts of all workers, by name.
+fn sums<'a>(counts: impl Iterator<Item = &'a (&'static str, u64)>) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    counts.for_each(|(name, count)| *sums.entry((*name).to_owned()).or_default() += count);
+    sums
 }
 
 fn view_nodes(view: &Arc<View>, names: &BTreeMap<u16, String>) -> Vec<ViewNode> {
