@@ -50,7 +50,6 @@ fn connections_outlive_the_node_that_made_them_and_its_return() {
 
 /// Red when a node holds a connection to the window that it last saw itself, though the connection has gone on elsewhere.
 #[test]
-#[ignore = "known fault: a node holds a connection to the window that it last saw itself"]
 fn connections_that_went_on_elsewhere_for_megabytes_come_back() {
     let lab = replicating("tofro", 2, |_| ());
     let address = lab.server_v4(TCP_PORT);

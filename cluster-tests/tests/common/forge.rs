@@ -16,6 +16,8 @@ use super::{TestLab, ip, pause};
 
 /// What every forged payload holds, and no honest one.
 const MARK: &[u8] = b"forged: ";
+/// What it holds when the node that it goes through knows no window, and may let it pass.
+const PROBE: &[u8] = b"probe: ";
 /// Client ports that only forged segments have.
 const OWN_PORTS: std::ops::Range<u16> = 61_000..61_100;
 /// How far outside its window a segment lies: no window reaches so far, in either direction.
@@ -34,6 +36,8 @@ struct Shared {
     /// Newest sequence and acknowledgement of the client, by its port, as the server sees them.
     newest: Mutex<BTreeMap<u16, (u32, u32)>>,
     sent: AtomicU64,
+    /// Forged segments outside the window that arrived through nodes that know none.
+    probes: AtomicU64,
     arrived: Mutex<Vec<String>>,
     stop: AtomicBool,
 }
@@ -45,12 +49,13 @@ struct Side {
     nodes: Vec<(u32, [u8; 6])>,
 }
 
-/// Which nodes see both directions of the honest connections: only there a window is known.
+/// Which nodes see both directions of the honest connections, and have for a while: only there a window is known.
 pub type Carriers = Arc<Mutex<BTreeSet<u32>>>;
 
 impl Forger {
-    /// Begins to forge segments of connections that run to `server`, through all nodes. Those outside the window go
-    /// through nodes that carry both directions only: another one knows no window, and lets them pass.
+    /// Begins to forge segments of connections that run to `server`, through all nodes. Of those outside the window
+    /// that go through a node that does not carry both directions, arrivals are counted apart: it knows no window and
+    /// may let them pass. They mislead it no less.
     pub fn start(lab: &TestLab, streams: &Streams, server: SocketAddr, carriers: &Carriers) -> Forger {
         let shared = Arc::new(Shared {
             client: ip(&lab.plan().client.ipv4),
@@ -58,6 +63,7 @@ impl Forger {
             honest: streams.locals().iter().map(SocketAddr::port).collect(),
             newest: Mutex::new(BTreeMap::new()),
             sent: AtomicU64::new(0),
+            probes: AtomicU64::new(0),
             arrived: Mutex::new(Vec::new()),
             stop: AtomicBool::new(false),
         });
@@ -87,6 +93,11 @@ impl Forger {
         self.shared.sent.load(Ordering::SeqCst)
     }
 
+    /// How many arrived outside the window, through nodes that did not carry both directions.
+    pub fn probes(&self) -> u64 {
+        self.shared.probes.load(Ordering::SeqCst)
+    }
+
     /// What arrived that should not.
     pub fn arrived(&self) -> Vec<String> {
         lock(&self.shared.arrived).clone()
@@ -113,6 +124,8 @@ impl Shared {
             let client_port = if from == self.server.port() { to } else { from };
             if let Some(what) = tcp.payload().strip_prefix(MARK) {
                 lock(&self.arrived).push(format!("{}, at {at}", String::from_utf8_lossy(what)));
+            } else if tcp.payload().starts_with(PROBE) {
+                self.probes.fetch_add(1, Ordering::SeqCst);
             } else if self.honest.contains(&client_port) && tcp.rst() {
                 lock(&self.arrived).push(format!("a reset that nobody forged, {from} to {to}, at {at}"));
             } else if self.honest.contains(&from) && to == self.server.port() {
@@ -135,8 +148,9 @@ impl Shared {
                 newest.iter().nth(round % newest.len().max(1)).map(|(port, at)| (*port, *at))
             };
             for node in 0..outside.nodes.len() {
-                let send =
-                    |side: &Side, tuple, header, what: &str| self.send(side, node, tuple, header, what);
+                let send = |side: &Side, tuple, header, what: &str| {
+                    self.send(side, node, tuple, header, (MARK, what));
+                };
                 send(outside, out, segment(own, service, 9, 77, "A"), "an ACK of no session");
                 send(outside, out, segment(own, service, 9, 77, "SA"), "a SYN-ACK of no session");
                 let Some((port, (seq, acked))) = victim else { continue };
@@ -147,9 +161,11 @@ impl Shared {
                 send(inside, out, there(seq, "R"), "a RST from the wrong zone");
                 send(outside, home, back(acked, "A"), "an answer from the wrong zone");
                 send(outside, home, back(acked, "R"), "a RST in answer from the wrong zone");
-                if !lock(carriers).contains(&outside.nodes[node].0) {
-                    continue;
-                }
+                let knows = lock(carriers).contains(&outside.nodes[node].0);
+                let mark = if knows { MARK } else { PROBE };
+                let send = |side: &Side, tuple, header, what: &str| {
+                    self.send(side, node, tuple, header, (mark, what));
+                };
                 let there = |flags| segment(port, service, seq.wrapping_add(FAR), acked, flags);
                 let back = |flags| segment(service, port, acked.wrapping_add(FAR), seq, flags);
                 send(outside, out, there("A"), "data outside the window");
@@ -161,10 +177,17 @@ impl Shared {
         }
     }
 
-    fn send(&self, side: &Side, node: usize, (from, to): (IpAddr, IpAddr), header: TcpHeader, what: &str) {
+    fn send(
+        &self,
+        side: &Side,
+        node: usize,
+        (from, to): (IpAddr, IpAddr),
+        header: TcpHeader,
+        (mark, what): (&[u8], &str),
+    ) {
         let (IpAddr::V4(from), IpAddr::V4(to)) = (from, to) else { return };
         let (number, mac) = side.nodes[node];
-        let payload = [MARK, what.as_bytes(), b", through node", number.to_string().as_bytes()].concat();
+        let payload = [mark, what.as_bytes(), b", through node", number.to_string().as_bytes()].concat();
         let ethernet = PacketBuilder::ethernet2(side.wire.mac(), mac);
         let mut frame = Vec::new();
         ethernet.ipv4(from.octets(), to.octets(), 64).tcp_header(header).write(&mut frame, &payload).unwrap();

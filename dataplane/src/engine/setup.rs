@@ -226,7 +226,8 @@ impl Engine {
 
     /// Takes the facts of a session's first segment: a SYN, or (`tcp.syn_check` off) any that acknowledges.
     fn begin_tcp(&mut self, cold: &mut Cold, t: &Tcp, now: Now) -> State {
-        let mut connection = Connection { wings: &mut cold.wings, seen_ms: &mut cold.tcp_seen_ms };
+        let (wings, seen_ms) = (&mut cold.wings, &mut cold.tcp_seen_ms);
+        let mut connection = Connection { wings, seen_ms, claims: None, sighted: false };
         if connection.observe(0, t, now.ms32(), false) == Observation::Learned {
             self.counters.tcp_relearned += 1;
         }

@@ -8,7 +8,7 @@ use crate::names::ClassId;
 use crate::packet::{Fragment, L4, Tcp, tcp_flags};
 use crate::policy::{NEVER_SHARE_PERCENT, TimeWait};
 use crate::session::record::Cold;
-use crate::session::tcp::{self, Connection, Observation, Rule, fact};
+use crate::session::tcp::{self, Claims, Connection, Observation, Rule, fact};
 use crate::session::{EndReason, State};
 use crate::table::SlotId;
 use crate::time::Now;
@@ -52,13 +52,17 @@ impl Engine {
         let Some(checks) = self.policy.as_ref().map(|p| *p.tcp()) else {
             return Track::Refused(DropReason::NoPolicy);
         };
+        let unsynced = self.is_unsynced(slot);
+        let claims = self.replica.as_mut().filter(|_| !unsynced).map(|r| r.claims_mut(slot));
         let cold = self.table.cold_mut(slot);
         let before = cold.wings.map(|f| f.bits);
-        if checks.strict_syn_check && is_early(cold, wing, t, now) {
+        if checks.strict_syn_check && is_early(cold, claims.as_deref(), wing, t, now) {
             return Track::Refused(DropReason::TcpEarlyData);
         }
-        let mut connection = Connection { wings: &mut cold.wings, seen_ms: &mut cold.tcp_seen_ms };
+        let (wings, seen_ms) = (&mut cold.wings, &mut cold.tcp_seen_ms);
+        let mut connection = Connection { wings, seen_ms, claims, sighted: false };
         let observation = connection.observe(wing, t, now.ms32(), fragmented);
+        let sighted = connection.sighted;
         let bits = cold.wings.map(|f| f.bits);
         let restarts = match observation {
             Observation::NewConnection => return Track::NewConnection,
@@ -100,6 +104,9 @@ impl Engine {
         }
         if grown {
             self.log_change(slot);
+        }
+        if sighted {
+            self.tell_sight(slot);
         }
         Track::Continues
     }
@@ -209,12 +216,13 @@ fn is_icmp(protocol: u8) -> bool {
 
 /// Whether a segment carries payload and leaves the handshake undone (J7 `strict_syn_check`). The one
 /// that completes it may carry some.
-fn is_early(cold: &Cold, wing: usize, t: &Tcp, now: Now) -> bool {
+fn is_early(cold: &Cold, claims: Option<&Claims>, wing: usize, t: &Tcp, now: Now) -> bool {
     if t.payload_len == 0 || !tcp::in_handshake(cold.wings[0].bits, cold.wings[1].bits) {
         return false;
     }
-    let (mut wings, mut seen_ms) = (cold.wings, cold.tcp_seen_ms);
-    let mut connection = Connection { wings: &mut wings, seen_ms: &mut seen_ms };
+    let (mut wings, mut seen_ms, mut claims) = (cold.wings, cold.tcp_seen_ms, claims.copied());
+    let mut connection =
+        Connection { wings: &mut wings, seen_ms: &mut seen_ms, claims: claims.as_mut(), sighted: false };
     connection.observe(wing, t, now.ms32(), false) != Observation::NewConnection
         && tcp::in_handshake(wings[0].bits, wings[1].bits)
 }

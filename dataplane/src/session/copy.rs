@@ -36,6 +36,8 @@ pub struct SessionCopy {
     /// Facts of the first direction (0) and the reply (1), all that the teller knows. For protocols other
     /// than TCP only [`super::tcp::fact::MID`] counts: the wing was seen.
     pub facts: [WingFacts; 2],
+    /// TCP: which wings the teller sees itself, as far as it knows: where they are is not what others told it.
+    pub sighted: [bool; 2],
     /// Milliseconds since the last packet that the teller knows of, its own or another node's.
     pub age_ms: u32,
     /// Milliseconds since it was set up.

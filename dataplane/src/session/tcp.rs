@@ -5,13 +5,18 @@
 //! and its SYN-ACK on another need no arbiter. Three tables, each with an exhaustive test:
 //! [`Connection::observe`] (segment to facts), [`derive`] (facts to state), [`rule_for`] (state to timeout).
 
+mod learn;
 mod observe;
+mod told;
 mod window;
 
+pub use learn::Claims;
 pub use observe::{Connection, Observation};
+pub use told::{Heard, hear};
 
 use super::State;
 use super::record::WingFacts;
+use crate::packet::{Tcp, tcp_flags};
 
 /// Fact bits of a wing.
 pub mod fact {
@@ -50,6 +55,23 @@ pub fn seq_max(a: u32, b: u32) -> u32 {
 /// win over one that has.
 fn known_max(a: u32, b: u32) -> u32 {
     if a == 0 || b == 0 { a | b } else { seq_max(a, b) }
+}
+
+/// Notes that a segment acknowledges the other side's SYN.
+#[inline]
+fn acknowledge_syn(other: &mut WingFacts, t: &Tcp) {
+    if !other.has(fact::SYN_ACKED) && acknowledges_syn_of(other, t) {
+        other.bits |= fact::SYN_ACKED;
+    }
+}
+
+/// Whether the segment acknowledges the other side's SYN, alone or with data that came with it
+/// (RFC 7413).
+fn acknowledges_syn_of(other: &WingFacts, t: &Tcp) -> bool {
+    t.flags & tcp_flags::ACK != 0
+        && other.has(fact::SYN)
+        && seq_le(other.isn.wrapping_add(1), t.ack)
+        && seq_le(t.ack, other.seq_max)
 }
 
 /// Merges another copy's facts of both wings. One node may have seen a SYN, and another its

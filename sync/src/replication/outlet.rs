@@ -146,7 +146,7 @@ fn tuple_record<A>(tuple: &Tuple, src: A, dst: A) -> TupleRecord<A> {
 }
 
 fn copy_record<A>(copy: &SessionCopy, tuple: TupleRecord<A>) -> CopyRecord<A> {
-    let SessionCopy { birth, facts, age_ms, created_age_ms, packets, bytes } = *copy;
+    let SessionCopy { birth, facts, sighted, age_ms, created_age_ms, packets, bytes } = *copy;
     let head = Head {
         id: birth.id.into(),
         zones: birth.zones.map(|zone| zone.0.into()),
@@ -159,7 +159,7 @@ fn copy_record<A>(copy: &SessionCopy, tuple: TupleRecord<A>) -> CopyRecord<A> {
         flags: 0,
     };
     let counts = [packets[0], packets[1], bytes[0], bytes[1]];
-    CopyRecord { head, tuple, facts, supersedes: birth.supersedes, counts }
+    CopyRecord { head, tuple, facts, sighted, supersedes: birth.supersedes, counts }
 }
 
 fn end_record<A>(end: &EndNote, tuple: TupleRecord<A>) -> EndRecord<A> {

@@ -57,7 +57,7 @@ pub(super) struct Head {
     pub(super) flags: u8,
 }
 
-/// What follows a head.
+/// What follows a head, and what needs no more than a bit.
 mod flag {
     /// Facts of the first direction.
     pub(super) const FACTS_0: u8 = 1;
@@ -67,8 +67,12 @@ mod flag {
     pub(super) const SUPERSEDES: u8 = 4;
     /// Counters have 64 bits each.
     pub(super) const WIDE: u8 = 8;
+    /// The teller sees the first direction itself.
+    pub(super) const SIGHTED_0: u8 = 16;
+    /// It sees the reply itself.
+    pub(super) const SIGHTED_1: u8 = 32;
     /// All of these.
-    pub(super) const ALL: u8 = 15;
+    pub(super) const ALL: u8 = 63;
 }
 
 /// Facts of a wing beside its bits.
@@ -86,6 +90,7 @@ pub(super) struct CopyRecord<A> {
     pub(super) head: Head,
     pub(super) tuple: TupleRecord<A>,
     pub(super) facts: [WingFacts; 2],
+    pub(super) sighted: [bool; 2],
     pub(super) supersedes: Option<SessionId>,
     /// Packets of both wings, then bytes of both.
     pub(super) counts: [u64; 4],
@@ -121,11 +126,13 @@ pub(super) fn block<T: FromBytes>(bytes: &mut &[u8]) -> Result<T, FrameError> {
 impl<A: FromBytes + IntoBytes + Unaligned + Immutable> CopyRecord<A> {
     /// Appends the tag and the record.
     pub(super) fn write(&self, tag: u8, to: &mut Vec<u8>) {
-        let CopyRecord { head, tuple, facts, supersedes, counts } = self;
+        let CopyRecord { head, tuple, facts, sighted, supersedes, counts } = self;
         let has_more = |f: &WingFacts| *f != (WingFacts { bits: f.bits, ..WingFacts::default() });
         let wide = counts.iter().any(|n| u32::try_from(*n).is_err());
         let flags = (u8::from(has_more(&facts[0])) * flag::FACTS_0)
             | (u8::from(has_more(&facts[1])) * flag::FACTS_1)
+            | (u8::from(sighted[0]) * flag::SIGHTED_0)
+            | (u8::from(sighted[1]) * flag::SIGHTED_1)
             | (u8::from(supersedes.is_some()) * flag::SUPERSEDES)
             | (u8::from(wide) * flag::WIDE);
         to.push(tag);
@@ -166,7 +173,8 @@ impl<A: FromBytes + IntoBytes + Unaligned + Immutable> CopyRecord<A> {
         } else {
             block::<[U32; 4]>(bytes)?.map(|n| u64::from(n.get()))
         };
-        Ok(CopyRecord { head, tuple, facts, supersedes, counts })
+        let sighted = [has(flag::SIGHTED_0), has(flag::SIGHTED_1)];
+        Ok(CopyRecord { head, tuple, facts, sighted, supersedes, counts })
     }
 }
 

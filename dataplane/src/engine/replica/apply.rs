@@ -8,7 +8,7 @@ use crate::policy::Action;
 use crate::session::copy::SessionCopy;
 use crate::session::owner::Boot;
 use crate::session::record::{Cold, WingFacts};
-use crate::session::tcp::{self, fact};
+use crate::session::tcp::{self, Heard, fact};
 use crate::session::timeouts::TIMEOUT_S_MAX;
 use crate::session::{EndReason, State};
 use crate::table::{PolicyStamp, SlotId, flag};
@@ -21,9 +21,6 @@ pub(in crate::engine) const UNCLASSED: ClassId = ClassId(u16::MAX);
 
 /// No honest node tells of a session that has been idle for longer.
 const AGE_MS_MAX: u32 = TIMEOUT_S_MAX * 1000 + 86_400_000;
-
-/// For so long a wing's own position, as seen here, counts for more than what others tell of it.
-const SEEN_LATELY_MS: u32 = 5_000;
 
 /// What a merge did to a session's facts.
 struct Grown {
@@ -188,7 +185,7 @@ impl Engine {
         if self.is_unsynced(slot) {
             return Applied::Refused(Refusal::NotSynced);
         }
-        let grown = self.join_facts(slot, &copy.facts);
+        let grown = self.join_facts(slot, &heard(copy, now));
         let younger = self.hear_of(slot, peer, copy.age_ms, now);
         self.told_by(slot, peer, mark, copy);
         if grown.beyond {
@@ -235,16 +232,18 @@ impl Engine {
     }
 
     /// Merges facts that belong to a session by whatever way; what that proves is told.
-    pub(super) fn join_facts_of(&mut self, slot: SlotId, facts: &[WingFacts; 2]) {
-        if self.join_facts(slot, facts).beyond {
+    /// `sighted`: the wings whose positions count for more than what is known of them.
+    pub(super) fn join_facts_of(&mut self, slot: SlotId, facts: &[WingFacts; 2], sighted: [bool; 2]) {
+        let heard = Heard { facts, sighted, at_ms: self.clock.ms32() };
+        if self.join_facts(slot, &heard).beyond {
             self.log_slot(slot);
         }
     }
 
     /// Merges facts into a session's and derives its state again.
-    fn join_facts(&mut self, slot: SlotId, told: &[WingFacts; 2]) -> Grown {
+    fn join_facts(&mut self, slot: SlotId, heard: &Heard<'_>) -> Grown {
         let is_tcp = self.table.hot(slot).protocol == proto::TCP;
-        let now_ms = self.clock.ms32();
+        let told = heard.facts;
         let cold = self.table.cold_mut(slot);
         let before = cold.wings;
         if !is_tcp {
@@ -257,7 +256,7 @@ impl Engine {
             }
             return Grown { any, beyond: false };
         }
-        tcp::merge(&mut cold.wings, &unseen_here(told, &before, &cold.tcp_seen_ms, now_ms));
+        tcp::hear(&mut cold.wings, &mut cold.tcp_seen_ms, heard);
         let told_bits = [before[0].bits | told[0].bits, before[1].bits | told[1].bits];
         let bits = cold.wings.map(|f| f.bits);
         let any = cold.wings != before;
@@ -300,7 +299,7 @@ impl Engine {
             self.free(slot);
             return Applied::Refused(Refusal::NotSynced);
         }
-        let grown = self.join_facts(slot, &copy.facts);
+        let grown = self.join_facts(slot, &heard(copy, now));
         self.set_class(slot);
         // Whoever owns it tells everybody what it has learned; so does who knows more than it was told.
         if grown.beyond || self.is_mine(slot) {
@@ -354,21 +353,9 @@ impl Engine {
     }
 }
 
-/// Told facts with the positions that this node has itself of the wings that it has seen in the last seconds: it
-/// knows better, and what was told long ago in a fast flow can lie half the sequence space away.
-fn unseen_here(
-    told: &[WingFacts; 2],
-    own: &[WingFacts; 2],
-    seen_ms: &[u32; 2],
-    now_ms: u32,
-) -> [WingFacts; 2] {
-    let mut told = *told;
-    for ((facts, own), seen_ms) in told.iter_mut().zip(own).zip(seen_ms) {
-        if *seen_ms != 0 && now_ms.wrapping_sub(*seen_ms) <= SEEN_LATELY_MS {
-            (facts.seq_max, facts.ack_max, facts.edge_max) = (own.seq_max, own.ack_max, own.edge_max);
-        }
-    }
-    told
+/// What a copy says of its TCP wings. Ages are told, so when the teller last saw them is known in this node's time.
+fn heard(copy: &SessionCopy, now: Now) -> Heard<'_> {
+    Heard { facts: &copy.facts, sighted: copy.sighted, at_ms: now.ms32().wrapping_sub(copy.age_ms) }
 }
 
 /// What no honest node tells.
@@ -388,23 +375,4 @@ fn absurdity(copy: &SessionCopy) -> Option<&'static str> {
         return Some("supersedes");
     }
     None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wing_seen_here_keeps_its_position_anywhere_in_the_sequence_space() {
-        // Red with 0 in place of its own numbers: in sequence space that lies ahead of half of all.
-        for at in [5, 0x7fff_fff0, 0x8000_0000, 0xffff_fff0] {
-            let own =
-                WingFacts { seq_max: at, ack_max: at, edge_max: at, bits: fact::SYN, ..Default::default() };
-            let told = WingFacts { seq_max: at.wrapping_sub(9), ack_max: 1, edge_max: 2, ..own };
-            let mut wings = [own; 2];
-            let taken = unseen_here(&[told; 2], &wings, &[900, 900], 1_000);
-            tcp::merge(&mut wings, &taken);
-            assert_eq!(wings.map(|w| (w.seq_max, w.ack_max, w.edge_max)), [(at, at, at); 2], "{at:#x}");
-        }
-    }
 }

@@ -76,7 +76,7 @@ impl Engine {
     /// The session here wins: it takes the facts of the other one.
     fn absorb(&mut self, slot: SlotId, copy: &SessionCopy, facts: &[WingFacts; 2], now: Now) -> Applied {
         let before = self.facts(slot);
-        self.join_facts_of(slot, facts);
+        self.join_facts_of(slot, facts, [false; 2]);
         let loser = over_by_collision(copy.birth.id, copy.birth.tuple, copy.age_ms, copy.facts);
         self.bury_and_log(&loser);
         let heard_ms = now.ms32().wrapping_sub(copy.age_ms);
@@ -97,7 +97,7 @@ impl Engine {
         let facts = aligned(copy.facts, copy.birth.tuple == self.first_tuple(slot));
         let before = self.facts(slot);
         if self.table.cold(slot).id() < copy.birth.id && is_same_connection(&before, &facts) {
-            self.join_facts_of(slot, &facts);
+            self.join_facts_of(slot, &facts, [false; 2]);
             if self.facts(slot) != before {
                 self.log_slot(slot);
             }
@@ -157,9 +157,11 @@ impl Engine {
         if other_connection {
             return;
         }
-        cold.tcp_seen_ms = carry.tcp_seen_ms;
+        // What was seen here goes with the positions that were seen.
+        cold.tcp_seen_ms = [0; 2];
         let before = self.facts(slot);
-        self.join_facts_of(slot, &carry.facts);
+        self.join_facts_of(slot, &carry.facts, carry.tcp_seen_ms.map(|seen| seen != 0));
+        self.table.cold_mut(slot).tcp_seen_ms = carry.tcp_seen_ms;
         let grown = self.facts(slot) != before;
         let hot = self.table.hot_mut(slot);
         if carry.last_seen_ms.wrapping_sub(hot.last_seen_ms) as i32 > 0 {

@@ -54,6 +54,8 @@ impl Early {
                 let mut facts = known.copy.facts;
                 crate::session::tcp::merge(&mut facts, &word.copy.facts);
                 known.copy.facts = facts;
+                // Where a wing is was told by two, and neither has to be right.
+                known.copy.sighted = [false; 2];
                 known.copy.age_ms = known.copy.age_ms.min(word.copy.age_ms);
             } else {
                 *known = word;

@@ -39,6 +39,7 @@ use super::{Engine, hot_flag};
 use crate::session::copy::EndNote;
 use crate::session::owner::{Boot, View};
 use crate::session::record::SessionId;
+use crate::session::tcp::Claims;
 use crate::table::{SlotId, TableError};
 use early::Early;
 use log::Log;
@@ -172,6 +173,12 @@ impl Replica {
     /// Packets and bytes of each wing that other nodes forwarded.
     pub(super) fn others(&self, slot: SlotId) -> ([u64; 2], [u64; 2]) {
         self.sides.others(slot)
+    }
+
+    /// What segments of a TCP session claim that fitted nothing.
+    #[inline]
+    pub(super) fn claims_mut(&mut self, slot: SlotId) -> &mut Claims {
+        self.sides.claims_mut(slot)
     }
 }
 

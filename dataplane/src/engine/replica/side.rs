@@ -1,11 +1,12 @@
 //! What replication knows of a session beside the table's lines: one side line a slot, 4 bytes that the sweep
-//! reads, and one line for each peer that ever told of any.
+//! reads, 20 for TCP windows that are learned, and one line for each peer that ever told of any.
 //!
 //! The packet path of an established session touches none of it.
 
 use super::{PEERS_MAX, Peer};
 use crate::session::owner::Boot;
 use crate::session::record::SessionId;
+use crate::session::tcp::Claims;
 use crate::table::{Lines, SlotId, TableError};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -46,12 +47,28 @@ pub(super) struct SideLine {
     pub heard_from: u8,
     /// Bits of [`side_flag`].
     pub flags: u8,
-    reserved: [u8; 2],
+    /// When this node last told at once that it sees a wing again, in units of [`SIGHT_UNIT_MS`].
+    sight_told: u16,
 }
 
 const _: () = assert!(size_of::<SideLine>() == 64);
 
+/// Unit of the time between two tellings of a sight.
+const SIGHT_UNIT_MS: u32 = 128;
+/// So many of them lie between two: two nodes that see one wing in turn must not tell each other for every packet.
+const SIGHT_UNITS_MIN: u16 = 8;
+
 impl SideLine {
+    /// Whether a sight may be told at once: if so, the next may not be for about a second.
+    pub(super) fn may_tell_sight(&mut self, now_ms32: u32) -> bool {
+        let now = (now_ms32 / SIGHT_UNIT_MS) as u16;
+        let due = now.wrapping_sub(self.sight_told) >= SIGHT_UNITS_MIN;
+        if due {
+            self.sight_told = now;
+        }
+        due
+    }
+
     pub(super) fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
@@ -101,6 +118,7 @@ pub(super) struct PeerState {
 pub(super) struct Sides {
     lines: Lines<SideLine>,
     told_ms: Lines<u32>,
+    claims: Lines<Claims>,
     peers: [PeerState; PEERS_MAX],
     capacity: u32,
 }
@@ -111,6 +129,7 @@ impl Sides {
         Ok(Sides {
             lines: Lines::zeroed(len)?,
             told_ms: Lines::zeroed(len)?,
+            claims: Lines::zeroed(len)?,
             peers: Default::default(),
             capacity,
         })
@@ -134,9 +153,16 @@ impl Sides {
         self.told_ms.all_mut()[slot.0 as usize] = ms32;
     }
 
+    /// What segments of the session claim.
+    #[inline]
+    pub(super) fn claims_mut(&mut self, slot: SlotId) -> &mut Claims {
+        &mut self.claims.all_mut()[slot.0 as usize]
+    }
+
     /// Forgets all about a slot.
     pub(super) fn clear(&mut self, slot: SlotId) {
         *self.line_mut(slot) = SideLine::default();
+        *self.claims_mut(slot) = Claims::default();
     }
 
     pub(super) fn peer(&self, peer: Peer) -> Option<&PeerState> {
@@ -212,6 +238,6 @@ impl Sides {
 
     pub(super) fn bytes(&self) -> usize {
         let peers: usize = self.peers.iter().filter_map(|p| p.lines.as_ref()).map(Lines::bytes).sum();
-        self.lines.bytes() + self.told_ms.bytes() + peers
+        self.lines.bytes() + self.told_ms.bytes() + self.claims.bytes() + peers
     }
 }

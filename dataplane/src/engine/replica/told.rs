@@ -70,6 +70,7 @@ impl Engine {
         Some(SessionCopy {
             birth,
             facts: self.facts(slot),
+            sighted: cold.tcp_seen_ms.map(|seen| seen != 0),
             age_ms: hot.idle_ms(now.ms32()),
             created_age_ms: cold.age_ms(now),
             packets: cold.packets,
@@ -149,6 +150,19 @@ impl Engine {
         if side.has(side_flag::UNSEEN) {
             side.set(side_flag::UNSEEN, false);
             self.log_slot(slot);
+        }
+    }
+
+    /// A TCP wing that was not seen here of late is seen again: others that saw it before must not hold it to the window
+    /// that they know. At once, or with the sweep when that was told a moment ago.
+    #[cold]
+    pub(in crate::engine) fn tell_sight(&mut self, slot: SlotId) {
+        let (seen, now) = (self.table.hot(slot).last_seen_ms, self.clock);
+        let Some(r) = &mut self.replica else { return };
+        if r.sides.line_mut(slot).may_tell_sight(now.ms32()) {
+            self.log_slot(slot);
+        } else {
+            r.sides.set_told_ms(slot, seen.wrapping_sub(OVERDUE_MS));
         }
     }
 

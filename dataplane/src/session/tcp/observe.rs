@@ -1,9 +1,8 @@
 //! What a segment does to the facts of its connection.
 
-use super::window::{
-    LEARN_AFTER_MS, acks_near, is_far, is_inside, is_near, is_stale, is_within, sequence_fits,
-};
-use super::{derive, fact, in_handshake, seq_le, seq_max};
+use super::learn::{Claims, goes_on, is_idle, weigh};
+use super::window::{LEARN_AFTER_MS, is_inside, is_near, is_stale, sequence_fits};
+use super::{acknowledge_syn, acknowledges_syn_of, derive, fact, in_handshake, seq_le, seq_max};
 use crate::packet::{Tcp, tcp_flags};
 use crate::session::State;
 use crate::session::record::WingFacts;
@@ -36,6 +35,11 @@ pub struct Connection<'a> {
     pub wings: &'a mut [WingFacts; 2],
     /// When this node last saw each wing, in [`crate::time::Now::ms32`]; 0 is never.
     pub seen_ms: &'a mut [u32; 2],
+    /// Of a connection that may go on through other nodes too: what its segments claim. `None`: whatever moves it
+    /// passes here.
+    pub claims: Option<&'a mut Claims>,
+    /// Set when a wing is seen here again, as far as its bounds go: other nodes must hear that it is.
+    pub sighted: bool,
 }
 
 impl Connection<'_> {
@@ -49,7 +53,13 @@ impl Connection<'_> {
         }
         if t.flags & (tcp_flags::SYN | tcp_flags::RST) != 0 {
             let (mut wings, mut seen_ms) = (*self.wings, *self.seen_ms);
-            let mut copy = Connection { wings: &mut wings, seen_ms: &mut seen_ms };
+            let mut claims = self.claims.as_deref().copied();
+            let mut copy = Connection {
+                wings: &mut wings,
+                seen_ms: &mut seen_ms,
+                claims: claims.as_mut(),
+                sighted: false,
+            };
             return match copy.observe_whole(w, t, now_ms32) {
                 outside @ (Observation::OutOfWindow | Observation::RstOutOfWindow) => outside,
                 _ => Observation::Ignored,
@@ -72,8 +82,9 @@ impl Connection<'_> {
         let observation = if t.flags & (tcp_flags::RST | tcp_flags::SYN) == 0 {
             self.observe_plain(w, t, now, stale)
         } else if t.flags & tcp_flags::RST != 0 {
+            let unsure = stale || (self.claims.is_some() && is_idle(self.seen_ms, now));
             let (own, other) = split(self.wings, w);
-            observe_rst(own, other, t, stale)
+            observe_rst(own, other, t, stale, unsure)
         } else {
             let state = derive(self.wings[0].bits, self.wings[1].bits);
             let live = !in_handshake(self.wings[0].bits, self.wings[1].bits);
@@ -84,8 +95,10 @@ impl Connection<'_> {
             self.seen_ms[w] = now;
         }
         if observation == Observation::Taken && !self.wings[w].is_silent() {
-            if !stale && now.wrapping_sub(self.seen_ms[w]) as i32 > LEARN_AFTER_MS {
-                // Both were idle, and the bounds have held: they count as seen from here on.
+            let idle = || now.wrapping_sub(self.seen_ms[w]) as i32 > LEARN_AFTER_MS;
+            if !stale && self.claims.is_none() && idle() {
+                // Both were idle, nobody else can have moved them, and the bounds have held: they count as seen
+                // from here on.
                 self.seen_ms[1 - w] = now;
             }
             self.seen_ms[w] = now;
@@ -105,27 +118,51 @@ impl Connection<'_> {
             return Observation::Learned;
         }
         if stale {
-            // What others told of a wing that was never seen here may lie far back, and a single forged segment
-            // must not say where it is: one of its two numbers has to fit.
-            let (near, told) = (is_near(own, other, t), self.seen_ms[w] == 0);
-            if near || (told && acks_near(own, other, t)) {
-                learn(own, other, t, near, told);
-                if near && self.seen_ms[1 - w] == 0 {
-                    follow(own, other, t);
-                }
+            if self.claims.is_some() {
+                return self.learn_elsewhere(w, t, now);
+            }
+            if is_near(own, other, t) {
+                learn(own, other, t);
                 self.seen_ms[w] = now;
             }
             return Observation::Learned;
         }
         if !is_inside(own, other, t) {
+            return self.observe_outside(w, t, now);
+        }
+        take(own, other, t);
+        Observation::Taken
+    }
+
+    /// A plain segment that is not inside the bounds as far as they are known.
+    #[cold]
+    fn observe_outside(&mut self, w: usize, t: &Tcp, now: u32) -> Observation {
+        let (own, other) = split(self.wings, w);
+        if self.claims.is_none() {
             // Its own wing does go on: if the other stays away, its bounds are learned again.
             if is_near(own, other, t) {
                 self.seen_ms[w] = now;
             }
             return Observation::OutOfWindow;
         }
-        take(own, other, t);
-        Observation::Taken
+        // What the other side granted and sent through other nodes is not known here.
+        if is_idle(self.seen_ms, now) || goes_on(own, other, t) {
+            return self.learn_elsewhere(w, t, now);
+        }
+        Observation::OutOfWindow
+    }
+
+    /// A plain segment of a connection that may have gone on through other nodes: where it is is not known.
+    #[cold]
+    fn learn_elsewhere(&mut self, w: usize, t: &Tcp, now: u32) -> Observation {
+        let (own, other) = split(self.wings, w);
+        if let Some(claims) = self.claims.as_deref_mut()
+            && weigh(claims, w, own, other, t)
+        {
+            self.sighted |= self.seen_ms[w] == 0;
+            self.seen_ms[w] = now;
+        }
+        Observation::Learned
     }
 }
 
@@ -147,30 +184,16 @@ fn pick_up(own: &mut WingFacts, other: &WingFacts, t: &Tcp) {
     }
 }
 
-/// A segment whose bounds are not enforced: it shows where its own wing is, and proves nothing of the
-/// other.
-/// `near`: the wing goes on where it was known to be. Otherwise it is somewhere else altogether. `told`: what is
-/// known of it comes from other nodes, and may be old.
-fn learn(own: &mut WingFacts, other: &mut WingFacts, t: &Tcp, near: bool, told: bool) {
+/// A segment whose bounds are not enforced, of a wing that goes on where it was: it shows where its own wing is, and
+/// proves nothing of the other.
+fn learn(own: &mut WingFacts, other: &mut WingFacts, t: &Tcp) {
     if t.flags & tcp_flags::FIN != 0 && t.seq == own.seq_max {
         own.bits |= fact::FIN;
     }
-    let end = t.seq.wrapping_add(t.segment_len());
-    own.seq_max = if near { seq_max(own.seq_max, end) } else { end };
+    own.seq_max = seq_max(own.seq_max, t.seq.wrapping_add(t.segment_len()));
     if t.flags & tcp_flags::ACK != 0 {
-        if told && is_far(own.ack_max, t.ack) {
-            (own.ack_max, own.edge_max) = (t.ack, t.ack);
-        }
         own.grant(other, t);
         acknowledge_syn(other, t);
-    }
-}
-
-/// Where the other wing must be, when it was never seen here and what others told of it lies far from what its
-/// peer acknowledges.
-fn follow(own: &WingFacts, other: &mut WingFacts, t: &Tcp) {
-    if t.flags & tcp_flags::ACK != 0 && !other.is_silent() && !is_within(own, other.seq_max, t.ack) {
-        other.seq_max = t.ack;
     }
 }
 
@@ -196,25 +219,10 @@ fn take(own: &mut WingFacts, other: &mut WingFacts, t: &Tcp) {
     }
 }
 
-#[inline]
-fn acknowledge_syn(other: &mut WingFacts, t: &Tcp) {
-    if !other.has(fact::SYN_ACKED) && acknowledges_syn_of(other, t) {
-        other.bits |= fact::SYN_ACKED;
-    }
-}
-
-/// Whether the segment acknowledges the other side's SYN, alone or with data that came with it
-/// (RFC 7413).
-fn acknowledges_syn_of(other: &WingFacts, t: &Tcp) -> bool {
-    t.flags & tcp_flags::ACK != 0
-        && other.has(fact::SYN)
-        && seq_le(other.isn.wrapping_add(1), t.ack)
-        && seq_le(t.ack, other.seq_max)
-}
-
 /// A RST counts only exactly at its wing's expected sequence number, or, as the answer to a SYN, when
 /// it acknowledges that SYN (RFC 9293 section 3.10.7.3, RFC 5961 section 3.2).
-fn observe_rst(own: &mut WingFacts, other: &WingFacts, t: &Tcp, stale: bool) -> Observation {
+/// `stale`: a wing was not seen here for too long; `unsure`: that, or the connection may have gone on elsewhere.
+fn observe_rst(own: &mut WingFacts, other: &WingFacts, t: &Tcp, stale: bool, unsure: bool) -> Observation {
     if own.is_silent() && other.has(fact::SYN) {
         if !acknowledges_syn_of(other, t) {
             return Observation::RstOutOfWindow;
@@ -228,7 +236,7 @@ fn observe_rst(own: &mut WingFacts, other: &WingFacts, t: &Tcp, stale: bool) -> 
     if sent || acked {
         own.bits |= fact::RST;
         Observation::Taken
-    } else if stale || sequence_fits(own, other, t.seq, t.seq) {
+    } else if unsure || sequence_fits(own, other, t.seq, t.seq) {
         Observation::Ignored
     } else {
         Observation::RstOutOfWindow

@@ -1,6 +1,7 @@
 //! The tables of TCP, each walked in full, and whole connections.
 
 mod learned;
+mod moves;
 mod transfer;
 mod windows;
 
@@ -18,6 +19,10 @@ struct Conn {
     wings: [WingFacts; 2],
     seen_ms: [u32; 2],
     now_ms: u32,
+    /// Of a connection that may go on through other nodes.
+    claims: Option<Claims>,
+    /// A wing is seen here again.
+    sighted: bool,
 }
 
 impl Conn {
@@ -39,8 +44,15 @@ impl Conn {
     }
 
     fn see(&mut self, w: usize, t: &Tcp) -> Observation {
-        let mut connection = Connection { wings: &mut self.wings, seen_ms: &mut self.seen_ms };
-        connection.observe(w, t, self.now_ms, false)
+        self.see_piece(w, t, false)
+    }
+
+    fn see_piece(&mut self, w: usize, t: &Tcp, fragmented: bool) -> Observation {
+        let (wings, seen_ms) = (&mut self.wings, &mut self.seen_ms);
+        let mut connection = Connection { wings, seen_ms, claims: self.claims.as_mut(), sighted: false };
+        let observation = connection.observe(w, t, self.now_ms, fragmented);
+        self.sighted |= connection.sighted;
+        observation
     }
 
     /// Sees a segment that must change nothing.

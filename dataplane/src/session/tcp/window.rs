@@ -62,7 +62,7 @@ impl WingFacts {
 /// How far behind what was sent a segment or an acknowledgement may lie: twice the window, for it
 /// may have been overtaken by a whole window on its way.
 #[inline]
-fn reach(window: u32) -> u32 {
+pub(super) fn reach(window: u32) -> u32 {
     window.max(WINDOW_MIN).saturating_mul(2).min(REACH_MAX)
 }
 
@@ -102,26 +102,13 @@ pub(super) fn is_inside(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
 /// needs nothing of the other side. Before that side is seen there is no window to measure by.
 #[inline]
 pub(super) fn is_near(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
-    let away = t.seq.wrapping_sub(own.seq_max) as i32;
-    other.is_silent() || away.unsigned_abs() <= reach(other.window_max)
+    other.is_silent() || away(t.seq, own.seq_max) <= reach(other.window_max)
 }
 
-/// Whether a segment acknowledges about what the other side is known to have sent.
+/// How far apart two numbers are, either way.
 #[inline]
-pub(super) fn acks_near(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
-    t.flags & tcp_flags::ACK != 0 && !other.is_silent() && is_within(own, other.seq_max, t.ack)
-}
-
-/// Whether a number of the other wing lies within a window of `own` around what is known.
-#[inline]
-pub(super) fn is_within(own: &WingFacts, known: u32, number: u32) -> bool {
-    (number.wrapping_sub(known) as i32).unsigned_abs() <= reach(own.window_max)
-}
-
-/// Whether two numbers are too far apart to be compared.
-#[inline]
-pub(super) fn is_far(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32).unsigned_abs() > REACH_MAX
+pub(super) fn away(a: u32, b: u32) -> u32 {
+    (a.wrapping_sub(b) as i32).unsigned_abs()
 }
 
 /// Whether the bounds of wing `w` must be learned (again): a side was never seen by this node, or the

@@ -50,7 +50,7 @@ impl Judge {
         record: &CopyRecord<A>,
         names: &Dictionary,
     ) -> Result<(Tuple, Item), Doubt> {
-        let CopyRecord { head, facts, supersedes, counts, .. } = *record;
+        let CopyRecord { head, facts, sighted, supersedes, counts, .. } = *record;
         let id = SessionId::from(head.id);
         let (age_ms, created_age_ms) = (head.age_ms.get(), head.created_age_ms.get());
         if u64::from(age_ms) > created_age_ms.saturating_add(SLACK_MS) || created_age_ms > LIFE_MS_MAX {
@@ -60,7 +60,8 @@ impl Judge {
         if supersedes == Some(id) {
             return Err(Doubt::Identity);
         }
-        if !facts.iter().all(|facts| facts_possible(facts, tuple.protocol)) {
+        let sees_tcp = tuple.protocol == proto::TCP || sighted == [false; 2];
+        if !sees_tcp || !facts.iter().all(|facts| facts_possible(facts, tuple.protocol)) {
             return Err(Doubt::Facts);
         }
         let (packets, bytes) = counters(counts, created_age_ms)?;
@@ -74,7 +75,7 @@ impl Judge {
             revision: head.revision.get(),
             supersedes,
         };
-        Ok((tuple, Item::Copy(SessionCopy { birth, facts, age_ms, created_age_ms, packets, bytes })))
+        Ok((tuple, Item::Copy(SessionCopy { birth, facts, sighted, age_ms, created_age_ms, packets, bytes })))
     }
 
     pub(super) fn end<A>(&self, tuple: Tuple, record: &EndRecord<A>) -> Result<(Tuple, Item), Doubt> {

@@ -73,6 +73,7 @@ pub(in crate::replication) fn copy(names: &mut Names, counter: u64) -> SessionCo
             supersedes: None,
         },
         facts: [wing, wing],
+        sighted: [true, false],
         age_ms: 12,
         created_age_ms: 1000,
         packets: [3, 4],
@@ -253,10 +254,12 @@ fn what_looks_odd_and_can_be_true_is_taken() {
             c.birth.tuple.protocol = proto::ICMP;
             c.birth.tuple.dst_port = ICMP_QUERY_PORT;
             c.facts = [WingFacts { bits: fact::MID, ..Default::default() }, WingFacts::default()];
+            c.sighted = [false; 2];
         },
         |c| {
             c.birth.tuple = Tuple { src: v6(1), dst: v6(2), src_port: 0, dst_port: 0, protocol: 89 };
             c.facts = Default::default();
+            c.sighted = [false; 2];
         },
         |c| (c.packets, c.bytes) = ([0, 0], [0, 0]),
         |c| c.birth.application = Default::default(),

@@ -126,9 +126,12 @@ fn of_a_connection_with_one_visible_side_nothing_is_enforced() {
 
 /// A connection as another node told of it: none of its wings was ever seen here.
 fn told() -> Conn {
-    let mut c = Conn::established();
-    c.seen_ms = [0, 0];
-    c
+    Conn { seen_ms: [0, 0], ..shared() }
+}
+
+/// A connection whose handshake this node has seen, and which may go on through others.
+fn shared() -> Conn {
+    Conn { claims: Some(Claims::default()), ..Conn::established() }
 }
 
 /// How far a fast flow gets before its facts are told again.
@@ -137,31 +140,107 @@ const FAR: u32 = 3_000_000_000;
 #[test]
 fn a_copy_of_a_fast_flow_is_learned_where_it_is_now_and_then_checked() {
     // Red when old facts win by sequence-space maximum: the flow would be outside its window for ever.
-    let at = 5001u32.wrapping_add(FAR);
-    let mut c = told();
-    assert_eq!(c.see(1, &seg(ACK, at, 1001, 1460)), Learned, "its acknowledgement fits");
-    assert_eq!(c.see(0, &seg(ACK, 1001, at.wrapping_add(1460), 0)), Learned);
-    assert_eq!(c.see(1, &seg(ACK, at.wrapping_add(1460), 1001, 1460)), Taken);
-    assert_eq!(c.see(0, &seg(ACK, 1001, at.wrapping_add(2920), 0)), Taken);
-    assert_eq!(c.see_in_vain(1, &seg(ACK, at.wrapping_add(1_000_000), 1001, 10)), OutOfWindow);
-    // The side that only acknowledges is seen first.
-    let mut c = told();
-    assert_eq!(c.see(0, &seg(ACK, 1001, at, 0)), Learned);
-    assert_eq!(c.see(1, &seg(ACK, at, 1001, 1460)), Learned);
-    assert_eq!(c.see(1, &seg(ACK, at.wrapping_add(1460), 1001, 1460)), Taken);
+    let at = |n: u32| 5001u32.wrapping_add(FAR).wrapping_add(n);
+    let ack = |n| seg(ACK, 1001, at(n), 0);
+    let data = |n| seg(ACK, at(n), 1001, 1460);
+    for first in [0, 1] {
+        let mut c = told();
+        // One alone proves nothing; the two together do.
+        let (one, two) =
+            if first == 1 { ((1, data(0)), (0, ack(1460))) } else { ((0, ack(0)), (1, data(0))) };
+        assert_eq!(c.see_in_vain(one.0, &one.1), Learned);
+        assert_eq!(c.see(two.0, &two.1), Learned);
+        for n in 1..4 {
+            c.see(1, &data(n * 1460));
+            c.see(0, &ack((n + 1) * 1460));
+        }
+        assert_eq!(c.see(1, &data(4 * 1460)), Taken);
+        assert_eq!(c.see(0, &ack(5 * 1460)), Taken);
+        assert_eq!(c.see_in_vain(1, &data(1_000_000)), OutOfWindow);
+        assert_eq!(c.see_in_vain(0, &ack(1_000_000)), OutOfWindow);
+    }
 }
 
 #[test]
-fn a_forged_first_segment_does_not_say_where_a_copys_wing_is() {
-    // Red when the first segment that comes is believed: the real ones would be outside its window.
-    let mut c = told();
-    for n in 0..10 {
-        let forged = seg(ACK, 400_000_000 + n, 800_000_000, 10);
-        assert_eq!(c.see_in_vain(0, &forged), Learned, "forwarded, not believed");
-        assert_eq!(c.see_in_vain(1, &forged), Learned);
+fn a_forged_segment_does_not_say_where_a_copys_wing_is() {
+    // Red when a segment is believed for one right number, or for none: the real ones would be outside its window.
+    for (seq, ack) in [(400_000_000, 800_000_000), (400_000_000, 5001), (1001, 800_000_000)] {
+        let mut c = told();
+        for n in 0..10 {
+            assert_eq!(c.see_in_vain(0, &seg(ACK, seq + n, ack, 10)), Learned, "forwarded, not believed");
+            assert_eq!(c.see_in_vain(1, &seg(ACK, ack + 500_000, seq + n, 10)), Learned);
+        }
+        if seq != 1001 {
+            assert_eq!(
+                c.see_in_vain(0, &seg(RST, seq + 19, 0, 0)),
+                Ignored,
+                "nor is its end a place to reset at"
+            );
+            assert_eq!(c.see_in_vain(0, &seg(FIN | ACK, seq + 19, ack, 0)), Learned, "or to end at");
+        }
+        assert_eq!(c.see(0, &seg(ACK, 1001, 5001, 100)), Learned);
+        assert_eq!(c.see(1, &seg(ACK, 5001, 1101, 100)), Learned);
+        assert_eq!(c.see(0, &seg(ACK, 1101, 5101, 100)), Taken);
+        assert_eq!(c.see(1, &seg(ACK, 5101, 1201, 100)), Taken);
     }
-    assert_eq!(c.see_in_vain(0, &seg(RST, 400_000_010, 0, 0)), Ignored, "nor is its end a place to reset at");
-    assert_eq!(c.see(0, &seg(ACK, 1001, 5001, 100)), Learned);
-    assert_eq!(c.see(1, &seg(ACK, 5001, 1101, 100)), Learned);
-    assert_eq!(c.see(0, &seg(ACK, 1101, 5101, 100)), Taken);
+}
+
+#[test]
+fn what_a_copy_was_told_still_closes_it_exactly() {
+    // Red when a wing that is where it was told to be cannot be reset or ended on a node that has just taken over,
+    // whatever was forged meanwhile.
+    let mut c = told();
+    c.see_in_vain(0, &seg(ACK, 400_000_000, 5001, 10));
+    assert_eq!(c.see_in_vain(0, &seg(RST, 1002, 0, 0)), Ignored);
+    assert_eq!(c.see(0, &seg(RST, 1001, 0, 0)), Taken);
+    assert_eq!(c.state(), State::Reset);
+    let mut c = told();
+    c.see_in_vain(1, &seg(ACK, 400_000_000, 1001, 10));
+    assert_eq!(c.see(1, &seg(FIN | ACK, 5001, 1001, 0)), Learned);
+    assert_eq!(c.state(), State::HalfClosed);
+}
+
+#[test]
+fn a_connection_that_may_go_on_elsewhere_is_enforced_only_while_it_is_seen_here() {
+    // Red when silence of seconds keeps the bounds though another node may have moved them, or drops them at once.
+    let ahead = seg(ACK, 500_000, 5001, 10);
+    let mut c = shared();
+    c.now_ms += 5_000;
+    assert_eq!(c.see_in_vain(0, &ahead), OutOfWindow);
+    c.now_ms += 1;
+    assert_eq!(c.see_in_vain(0, &ahead), Learned);
+    assert_eq!(c.see_in_vain(0, &seg(RST, 500_000, 0, 0)), Ignored);
+    // It did not: what fits is taken, and both sides together bring the bounds back.
+    assert_eq!(c.see(0, &seg(ACK, 1001, 5001, 10)), Taken);
+    assert_eq!(c.see_in_vain(0, &seg(ACK, 500_000, 5001, 10)), Learned);
+    assert_eq!(c.see(1, &seg(ACK, 5001, 1011, 0)), Taken);
+    assert_eq!(c.see_in_vain(0, &ahead), OutOfWindow);
+}
+
+#[test]
+fn what_was_sent_through_another_node_may_be_acknowledged_through_this_one() {
+    // Red when the side that lost a segment in the middle stands still: what lies behind it came through another
+    // node, its retransmission comes through this one, and the acknowledgement is of all.
+    let mut c = told();
+    assert_eq!(c.see(1, &seg(ACK, 5001, 1001, 1000)), Learned);
+    assert_eq!(c.see(0, &seg(ACK, 1001, 5001, 0)), Learned);
+    for _ in 0..50 {
+        c.now_ms += 200;
+        assert_eq!(c.see(1, &seg(ACK, 5001, 1001, 1000)), Taken);
+        assert_ne!(c.see(0, &seg(ACK, 1001, 15_001, 0)), OutOfWindow);
+    }
+    assert_eq!(c.see_in_vain(0, &seg(ACK, 1001, 500_001, 0)), OutOfWindow, "more than two windows");
+}
+
+#[test]
+fn a_wing_that_is_seen_again_is_for_others_to_hear_of_and_a_forged_one_is_not() {
+    // Red when nodes that saw a connection earlier are not told that it has come here, or a forger can tell them so.
+    let mut c = told();
+    c.see(0, &seg(ACK, 400_000_000, 5001, 10));
+    assert!(!c.sighted);
+    c.see(0, &seg(ACK, 1001, 5001, 10));
+    assert!(c.sighted);
+    c.sighted = false;
+    c.see(0, &seg(ACK, 1011, 5001, 10));
+    assert!(!c.sighted, "once is enough");
 }

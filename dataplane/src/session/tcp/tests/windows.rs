@@ -105,8 +105,7 @@ fn the_flags_of_a_fragmented_segment_change_nothing_and_its_numbers_are_checked(
         (seg(ACK, 500_000, 5001, 8), OutOfWindow),
     ] {
         let mut c = Conn::established();
-        let mut connection = Connection { wings: &mut c.wings, seen_ms: &mut c.seen_ms };
-        assert_eq!(connection.observe(0, &t, c.now_ms, true), want, "{t:?}");
+        assert_eq!(c.see_piece(0, &t, true), want, "{t:?}");
         assert_eq!(c.state(), State::Established);
     }
 }
@@ -116,8 +115,7 @@ fn a_fragmented_segment_may_be_longer_than_its_first_fragment() {
     // Red when the acknowledgement of what later fragments carried is dropped.
     for (fragmented, want) in [(true, Taken), (false, OutOfWindow)] {
         let mut c = Conn::established();
-        let mut connection = Connection { wings: &mut c.wings, seen_ms: &mut c.seen_ms };
-        connection.observe(0, &seg(ACK, 1001, 5001, 500), c.now_ms, fragmented);
+        c.see_piece(0, &seg(ACK, 1001, 5001, 500), fragmented);
         assert_eq!(c.see(1, &seg(ACK, 5001, 1001 + 1460, 0)), want);
     }
 }

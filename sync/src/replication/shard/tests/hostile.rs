@@ -38,6 +38,7 @@ impl Forger {
                 supersedes: None,
             },
             facts: [WingFacts { bits: 32, ..WingFacts::default() }, WingFacts::default()],
+            sighted: [false; 2],
             age_ms: 1,
             created_age_ms: 5,
             packets: [1, 0],
