@@ -139,6 +139,7 @@ fn copy(lab: &TestLab, names: &mut Names, id: SessionId, client_port: u16) -> Se
             supersedes: None,
         },
         facts: [WingFacts { bits: fact::MID, ..WingFacts::default() }, WingFacts::default()],
+        sighted: [false; 2],
         age_ms: 5,
         created_age_ms: 1_000,
         packets: [1, 0],

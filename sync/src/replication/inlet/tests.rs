@@ -221,6 +221,11 @@ fn what_cannot_be_true_is_refused_by_itself() {
         (Doubt::Facts, |c| c.facts[1].scale_plus_1 = 16),
         (Doubt::Facts, |c| c.facts[0].window_max = u32::MAX),
         (Doubt::Facts, |c| c.birth.tuple.protocol = proto::UDP),
+        // Only TCP has wings that are sighted.
+        (Doubt::Facts, |c| {
+            c.birth.tuple.protocol = proto::UDP;
+            c.facts = [WingFacts { bits: fact::MID, ..Default::default() }, WingFacts::default()];
+        }),
         (Doubt::Counters, |c| c.packets[0] = u64::MAX),
         (Doubt::Counters, |c| c.bytes[0] = 1 << 40),
         (Doubt::Counters, |c| c.bytes[1] = 3),
