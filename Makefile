@@ -44,8 +44,9 @@ demo: build ## the main job on real traffic, in under a minute
 test: test-unit test-lab test-planted ## everything that must pass
 	@echo "all tests passed"
 
+# With what falsifies sessions on purpose, as test-lab has it: compiled once for both.
 test-unit: setup ## the pure crates and the daemon's own tests
-	$(RUN_TESTS) $(CARGO) test --locked --workspace --exclude tidegate-cluster-tests
+	$(RUN_TESTS) $(CARGO) test --locked --workspace --exclude tidegate-cluster-tests --features tidegate/corrupt
 
 test-lab: build ## real traffic through real devices, in namespaces
 	$(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=2

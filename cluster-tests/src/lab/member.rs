@@ -84,7 +84,11 @@ impl<'a> Member<'a> {
 
     /// Starts its daemon, without waiting until it is ready.
     pub fn spawn(&self) -> Result<(), LabError> {
-        let binary = find_binary("tidegate", "TIDEGATE_BIN")?;
+        self.spawn_build(find_binary("tidegate", "TIDEGATE_BIN")?)
+    }
+
+    /// The same with another build of it.
+    pub fn spawn_build(&self, binary: PathBuf) -> Result<(), LabError> {
         *self.seat.lock() = Some(Daemon::start(self.plan, binary)?);
         Ok(())
     }
