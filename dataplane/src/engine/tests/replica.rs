@@ -12,6 +12,7 @@ mod corrupted;
 mod resyncs;
 mod rights;
 mod simple;
+mod windows;
 
 pub(super) fn boot(node: u16) -> Boot {
     Boot { node, boot: 7 }
