@@ -99,10 +99,9 @@ impl Engine {
                 }
             } else if self.replica.is_none() || self.is_mine(*slot) {
                 self.end(*slot, EndReason::Denied);
-            } else {
-                // It forwards nothing here; its owner, perhaps at another revision, ends it.
-                self.judged_without(*slot);
             }
+            // Else it forwards nothing here; its owner, perhaps at another revision, ends it. It is looked at again with
+            // each pass, for this node may come to be its owner.
         }
     }
 

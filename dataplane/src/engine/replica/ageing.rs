@@ -166,6 +166,7 @@ impl Engine {
     /// Forgets a replica: only its owner can end it, so nothing is told.
     fn let_go(&mut self, slot: SlotId) {
         self.counters.replication.let_go += 1;
+        self.remember_unended(slot);
         self.free(slot);
     }
 
@@ -208,7 +209,8 @@ impl Engine {
         let r = self.replica.as_mut()?;
         let note = match r.log.tombs.find(id) {
             Some(at) => r.log.tombs.get(at)?.note(now),
-            None => r.foreign.get(r.foreign.find(id)?)?.note(now),
+            // Another's claim is not this node's to tell.
+            None => r.foreign.get(r.foreign.find(id)?).filter(|tomb| tomb.reason.is_final())?.note(now),
         };
         self.bury_and_log(&note);
         Some(Applied::Answered)

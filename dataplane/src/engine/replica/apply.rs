@@ -131,28 +131,29 @@ impl Engine {
             return Some(Applied::Refused(Refusal::NeverMade));
         }
         let owner = self.view.as_ref().map(|v| v.owner(id));
+        let mut lives_on = false;
         if let Some(claim) = self.tombstone(id, now) {
-            if owner == Some(teller) && !self.is_over(id, copy) {
-                // It lost its tuple by mistake, and its owner has found that out.
-                self.forget_tombstone(id);
-                return None;
-            }
+            lives_on = !self.is_over(id, copy);
             if claim.is_some_and(|age_ms| copy.age_ms < age_ms) {
                 self.forget_tombstone(id);
                 self.counters.replication.rebirths += 1;
                 return None;
             }
-            // A claim is told by its owner; what is final is told by whoever knows it.
-            let told =
-                claim.is_none() || self.replica.as_ref().is_some_and(|r| r.log.tombs.find(id).is_some());
-            return if told { self.answer_end(id) } else { Some(Applied::Unchanged) };
+            if !lives_on {
+                // A claim is told by its owner; what is final is told by whoever knows it.
+                let told =
+                    claim.is_none() || self.replica.as_ref().is_some_and(|r| r.log.tombs.find(id).is_some());
+                return if told { self.answer_end(id) } else { Some(Applied::Unchanged) };
+            }
         }
-        if own {
+        if own && !lives_on {
             // What it owns and no longer has is over, even if the tombstone is gone by now.
             return owner.is_none_or(|o| o == origin).then(|| self.bury_unknown(copy));
         }
-        let told_by_origin = teller == origin || owner != Some(origin);
+        let told_by_origin = own || teller == origin || owner != Some(origin);
         if told_by_origin {
+            // It may have lost its tuple by mistake, and whoever may tell it has found that out.
+            self.forget_tombstone(id);
             return None;
         }
         if let Some(r) = &mut self.replica
@@ -185,10 +186,14 @@ impl Engine {
         if self.is_unsynced(slot) {
             return Applied::Refused(Refusal::NotSynced);
         }
+        let hot = self.table.hot(slot);
+        let was_expired = hot.idle_ms(now.ms32()) > self.expiry_ms(hot.class)[0];
         let grown = self.join_facts(slot, &heard(copy, now));
         let younger = self.hear_of(slot, peer, copy.age_ms, now);
         self.told_by(slot, peer, mark, copy);
-        if grown.beyond {
+        // Others may have let it go meanwhile, and take it back from its owner only.
+        let is_revived = was_expired && younger && self.is_mine(slot);
+        if grown.beyond || is_revived {
             self.log_slot(slot);
         }
         if grown.any && self.is_mine(slot) {
@@ -263,6 +268,7 @@ impl Engine {
         if bits != before.map(|f| f.bits) {
             self.table.hot_mut(slot).state = tcp::derive(bits[0], bits[1]) as u8;
             self.set_class(slot);
+            self.look_again(slot);
         }
         Grown { any, beyond: bits != told_bits }
     }
@@ -335,7 +341,9 @@ impl Engine {
         };
         let hot = self.table.hot(slot);
         let j = policy.evaluate(hot.zone[0], hot.zone[1], &self.first_tuple(slot));
-        let stamp = self.stamp;
+        // What is denied stays unjudged: the sweep comes back to it, in case it is this node's to end by then.
+        let denied = PolicyStamp::from(self.policies.wrapping_sub(1));
+        let stamp = if j.action == Action::Permit { self.stamp } else { denied };
         let hot = self.table.hot_mut(slot);
         hot.judged_by = stamp;
         hot.flags |= hot_flag::REFRESH;

@@ -24,6 +24,17 @@ struct Carry {
     seen: bool,
 }
 
+/// Why a session loses its tuple to another one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// Both are births of one connection.
+    SameConnection,
+    /// The other one's identity is lower.
+    Lower,
+    /// It is over, and the other one names it or goes on.
+    Followed,
+}
+
 impl Engine {
     /// A copy of a session whose tuple another one has here.
     pub(super) fn collide(
@@ -48,12 +59,18 @@ impl Engine {
             if let Some(no) = self.may_insert(peer, teller, mark, copy, now) {
                 return no;
             }
-            self.supersede(slot, false);
+            self.supersede(slot, Why::Followed);
             return self.insert_copy(peer, mark, copy, now);
         }
-        if found < told {
-            let facts = aligned(copy.facts, copy.birth.tuple == self.first_tuple(slot));
-            if follows || followed || !is_same_connection(&self.facts(slot), &facts) {
+        let facts = aligned(copy.facts, copy.birth.tuple == self.first_tuple(slot));
+        let same = is_same_connection(&self.facts(slot), &facts);
+        let other = follows || followed || !same;
+        // A connection that is closing does not take the place of another that lives, whoever saw it first.
+        let closes = [self.facts(slot), facts]
+            .map(|f| is_over_for_good(copy.birth.tuple.protocol, f.map(|wing| wing.bits)));
+        let found_wins = if same || closes[0] == closes[1] { found < told } else { closes[1] };
+        if found_wins {
+            if other {
                 // Another connection: it waits, in case the one here is over and nobody has said so yet.
                 self.keep_early(peer, teller, mark, copy);
                 self.log_slot(slot);
@@ -61,22 +78,23 @@ impl Engine {
             }
             return self.absorb(slot, copy, &facts, now);
         }
-        if followed {
-            // Superseded here by mistake: it was not over.
-            self.forget_tombstone(told);
-        }
         if let Some(no) = self.may_insert(peer, teller, mark, copy, now) {
             return no;
         }
-        let facts = aligned(self.facts(slot), copy.birth.tuple == self.first_tuple(slot));
-        let other = follows || followed || !is_same_connection(&copy.facts, &facts);
-        self.replace(peer, mark, slot, copy, other, now)
+        let why = match (other, !same && closes[0] && !closes[1]) {
+            (_, true) => Why::Followed,
+            (true, false) => Why::Lower,
+            (false, false) => Why::SameConnection,
+        };
+        self.replace(peer, mark, slot, copy, why, now)
     }
 
     /// The session here wins: it takes the facts of the other one.
     fn absorb(&mut self, slot: SlotId, copy: &SessionCopy, facts: &[WingFacts; 2], now: Now) -> Applied {
         let before = self.facts(slot);
         self.join_facts_of(slot, facts, [false; 2]);
+        // Whoever holds the loser lacks the winner, or lost what the loser knew: it hears of this one first.
+        self.log_slot(slot);
         let loser = over_by_collision(copy.birth.id, copy.birth.tuple, copy.age_ms, copy.facts);
         self.bury_and_log(&loser);
         let heard_ms = now.ms32().wrapping_sub(copy.age_ms);
@@ -84,12 +102,7 @@ impl Engine {
         if heard_ms.wrapping_sub(hot.last_seen_ms) as i32 > 0 {
             hot.last_seen_ms = heard_ms;
         }
-        if self.facts(slot) == before {
-            return Applied::Unchanged;
-        }
-        // Whoever held them lost them with the other session.
-        self.log_slot(slot);
-        Applied::Merged
+        if self.facts(slot) == before { Applied::Unchanged } else { Applied::Merged }
     }
 
     /// What this node saw of a second birth, before it heard of the first.
@@ -111,9 +124,10 @@ impl Engine {
         mark: u32,
         slot: SlotId,
         copy: &SessionCopy,
-        other_connection: bool,
+        why: Why,
         now: Now,
     ) -> Applied {
+        let other_connection = why != Why::SameConnection;
         let same_way = copy.birth.tuple == self.first_tuple(slot);
         let facts = aligned(self.facts(slot), same_way);
         let swap = |pair: [u64; 2]| if same_way { pair } else { [pair[1], pair[0]] };
@@ -131,7 +145,7 @@ impl Engine {
             seen: !self.replica.as_deref().is_some_and(unseen),
         };
         let (mine, loser) = (self.is_mine(slot), self.copy(slot, now));
-        self.supersede(slot, !other_connection);
+        self.supersede(slot, why);
         let applied = self.insert_copy(peer, mark, copy, now);
         if applied != Applied::New {
             return applied;
@@ -183,11 +197,20 @@ impl Engine {
     }
 
     /// Whether a session that was superseded here was rightly so, by what is known now: it was closing, or only
-    /// one side ever spoke.
-    pub(super) fn is_over(&self, id: SessionId, copy: &SessionCopy) -> bool {
-        let Some(tomb) = self.tomb(id) else { return false };
-        let bits = [tomb.bits[0] | copy.facts[0].bits, tomb.bits[1] | copy.facts[1].bits];
-        tomb.reason != EndReason::Superseded || is_over(copy.birth.tuple.protocol, bits)
+    /// one side ever spoke. What a copy says is remembered: all who know the same come to the same answer.
+    pub(super) fn is_over(&mut self, id: SessionId, copy: &SessionCopy) -> bool {
+        if let Some(r) = &mut self.replica {
+            r.log.tombs.learn(id, copy.facts.map(|f| f.bits));
+            r.foreign.learn(id, copy.facts.map(|f| f.bits));
+        }
+        let told = copy.facts.map(|f| f.bits);
+        match self.tomb(id) {
+            Some(tomb) if tomb.reason != EndReason::Superseded => true,
+            Some(tomb) => {
+                is_over(copy.birth.tuple.protocol, [tomb.bits[0] | told[0], tomb.bits[1] | told[1]])
+            }
+            None => is_over(copy.birth.tuple.protocol, told),
+        }
     }
 
     /// Whether a session lets a new one with its tuple take its place, when a teller knows these facts beside.
@@ -198,19 +221,35 @@ impl Engine {
 
     /// Takes a session out because another has its tuple. That two births were of one connection is plain to
     /// everybody who knows both, so whoever finds it out tells; otherwise only the owner does.
-    fn supersede(&mut self, slot: SlotId, one_connection: bool) {
+    fn supersede(&mut self, slot: SlotId, why: Why) {
         let reason = EndReason::Superseded;
         let note = self.end_note(slot, reason);
-        if one_connection {
+        let mine = self.is_mine(slot);
+        if why == Why::SameConnection || mine {
             let facts = self.facts(slot);
-            self.bury_and_log(&over_by_collision(note.id, note.tuple, note.age_ms, facts));
-            self.tell_end(slot, reason);
-        } else if self.is_mine(slot) {
+            let note = match why {
+                Why::Followed => note,
+                // The lower identity stays the lower one: this holds for good, whatever facts are still to come.
+                Why::SameConnection | Why::Lower => {
+                    over_by_collision(note.id, note.tuple, note.age_ms, facts)
+                }
+            };
             self.bury_and_log(&note);
             self.tell_end(slot, reason);
+        } else {
+            self.remember_unended(slot);
         }
-        self.counters.ended[reason as usize] += u64::from(self.is_mine(slot));
+        self.counters.ended[reason as usize] += u64::from(mine);
         self.free(slot);
+    }
+
+    /// A session of this very boot leaves the table here, and nothing has ended it: what others tell of it later must
+    /// not be taken for over.
+    pub(super) fn remember_unended(&mut self, slot: SlotId) {
+        if self.is_own(self.table.cold(slot).id()) {
+            let note = EndNote { age_ms: u32::MAX, ..self.end_note(slot, EndReason::Aged) };
+            self.remember(&note, None);
+        }
     }
 
     /// Remembers an end that this node does not tell.
@@ -253,11 +292,14 @@ impl Engine {
 
 /// Whether a session with these facts may lose its tuple to a new one: it is closing, or one-sided.
 fn is_over(protocol: u8, bits: [u8; 2]) -> bool {
-    if protocol != proto::TCP {
-        return bits[1] & fact::MID == 0 || bits[0] & fact::RST != 0;
-    }
     let one_sided = bits[1] & (fact::SYN | fact::MID) == 0;
-    one_sided || State::is_closing(tcp::derive(bits[0], bits[1]))
+    one_sided || is_over_for_good(protocol, bits)
+}
+
+/// Whether it may whatever else comes to be known of it. Without TCP nothing but the lower identity takes a tuple, and
+/// that for good.
+pub(super) fn is_over_for_good(protocol: u8, bits: [u8; 2]) -> bool {
+    protocol != proto::TCP || State::is_closing(tcp::derive(bits[0], bits[1]))
 }
 
 /// Facts with the wings as a session has them that runs the same way, or the other one.
@@ -269,8 +311,7 @@ fn aligned(facts: [WingFacts; 2], same_way: bool) -> [WingFacts; 2] {
 fn over_by_collision(id: SessionId, tuple: Tuple, age_ms: u32, facts: [WingFacts; 2]) -> EndNote {
     let bits = match tuple.protocol {
         proto::TCP => [facts[0].bits | fact::RST, facts[1].bits],
-        // Whoever has seen an answer keeps it all the same.
-        _ => [fact::MID, 0],
+        _ => facts.map(|f| f.bits),
     };
     EndNote { id, tuple, reason: EndReason::Superseded, age_ms, bits }
 }

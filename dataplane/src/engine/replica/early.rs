@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 const EARLY_MAX: usize = 2_048;
 /// For so long one waits, in ms.
 const EARLY_MS: u64 = 60_000;
+/// Words that wait for one tuple: as many births of it can meet as nodes open it at once, and four hardly do.
+const TUPLE_MAX: u8 = 4;
 /// Tuples that one call of the sweep looks at again.
 const STEP: usize = 64;
 
@@ -31,11 +33,11 @@ pub(super) struct Word {
     over: bool,
 }
 
-/// All that wait: one for each tuple.
+/// All that wait, by tuple and place.
 pub(super) struct Early {
-    words: HashMap<Key, Word>,
-    order: VecDeque<(Key, Now)>,
-    /// Tuples that have become free.
+    words: HashMap<(Key, u8), Word>,
+    order: VecDeque<((Key, u8), Now)>,
+    /// Tuples that have become free, or whose session has come to its close.
     due: Vec<Key>,
 }
 
@@ -49,36 +51,50 @@ impl Early {
     }
 
     fn push(&mut self, key: Key, word: Word) {
-        if let Some(known) = self.words.get_mut(&key) {
-            if known.copy.birth.id == word.copy.birth.id {
-                let mut facts = known.copy.facts;
-                crate::session::tcp::merge(&mut facts, &word.copy.facts);
-                known.copy.facts = facts;
-                // Where a wing is was told by two, and neither has to be right.
-                known.copy.sighted = [false; 2];
-                known.copy.age_ms = known.copy.age_ms.min(word.copy.age_ms);
-            } else {
-                *known = word;
+        let mut at = TUPLE_MAX - 1;
+        for place in (0..TUPLE_MAX).rev() {
+            match self.words.get_mut(&(key, place)) {
+                Some(known) if known.copy.birth.id == word.copy.birth.id && known.over == word.over => {
+                    let mut facts = known.copy.facts;
+                    crate::session::tcp::merge(&mut facts, &word.copy.facts);
+                    known.copy.facts = facts;
+                    // Where a wing is was told by two, and neither has to be right.
+                    known.copy.sighted = [false; 2];
+                    known.copy.age_ms = known.copy.age_ms.min(word.copy.age_ms);
+                    return;
+                }
+                Some(_) => {}
+                None => at = place,
             }
-            return;
         }
         while self.order.len() >= EARLY_MAX {
-            let Some((oldest, at)) = self.order.pop_front() else { break };
-            if self.words.get(&oldest).is_some_and(|w| w.at == at) {
+            let Some((oldest, since)) = self.order.pop_front() else { break };
+            if self.words.get(&oldest).is_some_and(|w| w.at == since) {
                 self.words.remove(&oldest);
             }
         }
-        self.order.push_back((key, word.at));
-        self.words.insert(key, word);
+        self.order.push_back(((key, at), word.at));
+        self.words.insert((key, at), word);
     }
 
-    /// The word about a tuple, its age counted on to now; it waits no more.
-    fn take(&mut self, key: &Key, now: Now) -> Option<Word> {
-        let mut word = self.words.remove(key)?;
+    /// The word at a place of a tuple, its age counted on to now, if it is wanted; it waits no more.
+    fn take(&mut self, key: &Key, place: u8, now: Now, is_wanted: impl Fn(&Word) -> bool) -> Option<Word> {
+        if !self.words.get(&(*key, place)).is_some_and(is_wanted) {
+            return None;
+        }
+        let mut word = self.words.remove(&(*key, place))?;
         let waited_ms = now.since(word.at);
         word.copy.age_ms = word.copy.age_ms.saturating_add(u32::try_from(waited_ms).unwrap_or(u32::MAX));
         word.copy.created_age_ms = word.copy.created_age_ms.saturating_add(waited_ms);
         (waited_ms <= EARLY_MS).then_some(word)
+    }
+
+    /// Looks again, at the next call of the sweep, at what waits for a tuple.
+    fn look_again(&mut self, key: Key) {
+        let waits = |place| self.words.get(&(key, place)).is_some_and(|w| !w.over);
+        if !self.words.is_empty() && (0..TUPLE_MAX).any(waits) && self.due.len() < EARLY_MAX {
+            self.due.push(key);
+        }
     }
 }
 
@@ -97,9 +113,7 @@ impl Engine {
         let (key, now) = (self.table.hot(slot).key(), self.clock);
         let Some(copy) = self.copy(slot, now) else { return };
         let copy = SessionCopy { packets: [0; 2], bytes: [0; 2], ..copy };
-        if let Some(r) = &mut self.replica
-            && r.early.words.get(&key).is_none_or(|w| w.over)
-        {
+        if let Some(r) = &mut self.replica {
             r.early.push(key, Word { peer, teller, mark: 0, copy, at: now, over: true });
         }
     }
@@ -107,44 +121,53 @@ impl Engine {
     /// A session was put in: what came too early about it counts now.
     pub(super) fn take_early(&mut self, slot: SlotId) {
         let (key, id, now) = (self.table.hot(slot).key(), self.table.cold(slot).id(), self.clock);
-        let Some(r) = &mut self.replica else { return };
         let is_of_it = |w: &Word| w.copy.birth.id == id || w.over;
-        if !r.early.words.get(&key).is_some_and(is_of_it) {
-            return;
-        }
-        match r.early.take(&key, now) {
-            Some(word) if word.over => self.absorb_late(slot, &word.copy),
-            Some(word) => {
-                self.place_copy(word.peer, word.teller, word.mark, &word.copy, now);
+        for place in 0..TUPLE_MAX {
+            let still_holds = self.table.hot(slot).in_use() && self.table.cold(slot).id() == id;
+            let Some(r) = self.replica.as_mut().filter(|r| still_holds && !r.early.words.is_empty()) else {
+                return;
+            };
+            match r.early.take(&key, place, now, is_of_it) {
+                Some(word) if word.over => self.absorb_late(slot, &word.copy),
+                Some(word) => {
+                    self.place_copy(word.peer, word.teller, word.mark, &word.copy, now);
+                }
+                None => (),
             }
-            None => (),
         }
     }
 
-    /// A tuple is about to be free: what waits for it is looked at by the next call of the sweep.
-    pub(super) fn note_free(&mut self, slot: SlotId) {
-        let Some(r) = &mut self.replica else { return };
-        if r.early.words.is_empty() {
-            return;
-        }
+    /// A tuple is about to be free, or its session may give way now: what waits for it is looked at by the next call
+    /// of the sweep.
+    pub(super) fn look_again(&mut self, slot: SlotId) {
         let key = self.table.hot(slot).key();
-        if r.early.words.get(&key).is_some_and(|w| !w.over) && r.early.due.len() < EARLY_MAX {
-            r.early.due.push(key);
+        if let Some(r) = &mut self.replica {
+            r.early.look_again(key);
         }
     }
 
-    /// Takes what has waited for tuples that are free now.
+    /// Takes what has waited for tuples that are free now, or whose sessions give way.
     pub(in crate::engine) fn retry_early(&mut self, now: Now) {
         for _ in 0..STEP {
             let Some(r) = &mut self.replica else { return };
             let Some(key) = r.early.due.pop() else { return };
-            if self.table.find(&key, self.table.hash(&key)).is_some() {
-                continue;
+            for place in 0..TUPLE_MAX {
+                let Some(r) = &mut self.replica else { return };
+                let Some(word) = r.early.take(&key, place, now, |w| !w.over) else { continue };
+                if self.place_copy(word.peer, word.teller, word.mark, &word.copy, now) == Applied::New {
+                    self.session_arrived(&word.copy.birth.tuple, now);
+                    self.confirm_late(&word.copy);
+                }
             }
-            let Some(word) = r.early.take(&key, now) else { continue };
-            if self.place_copy(word.peer, word.teller, word.mark, &word.copy, now) == Applied::New {
-                self.session_arrived(&word.copy.birth.tuple, now);
-            }
+        }
+    }
+
+    /// A session that was told a while ago is here only now: its owner hears of that, and may know that it is over.
+    fn confirm_late(&mut self, copy: &SessionCopy) {
+        if let Some(slot) = self.find_id(copy.birth.id, &copy.birth.tuple)
+            && !self.is_mine(slot)
+        {
+            self.log_slot(slot);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! What a peer tells of ends.
 
+use super::collide::is_over_for_good;
 use super::{Applied, Engine, Peer, Refusal};
 use crate::session::EndReason;
 use crate::session::copy::EndNote;
 use crate::session::owner::Boot;
+use crate::session::record::WingFacts;
 use crate::table::SlotId;
 use crate::time::Now;
 
@@ -34,21 +36,33 @@ impl Engine {
         }
         match end.reason {
             EndReason::Aged => self.take_claim(peer, teller, slot, end, now),
-            EndReason::Superseded if !self.is_superseded(teller, slot, end) => Applied::Unchanged,
-            reason => {
-                if reason == EndReason::Superseded {
-                    self.keep_for_winner(slot, peer, teller);
-                }
-                self.end_as_told(peer, slot, end)
+            EndReason::Superseded if !self.gives_way(slot, end.bits) => self.refuse_superseded(slot, end),
+            EndReason::Superseded => {
+                self.keep_for_winner(slot, peer, teller);
+                self.end_superseded(peer, slot, end)
             }
+            _ => self.end_as_told(peer, slot, end),
         }
     }
 
-    /// The owner's word counts; of others only what makes it plain that the session was over. If it was not,
-    /// the birth that follows decides.
-    fn is_superseded(&self, teller: Boot, slot: SlotId, end: &EndNote) -> bool {
-        let owner = self.view.as_ref().map(|v| v.owner(end.id));
-        self.gives_way(slot, end.bits) || owner == Some(teller)
+    /// The session is not over, by what both know: whoever has taken it for that hears so. If another has its tuple
+    /// all the same, that one's birth decides.
+    fn refuse_superseded(&mut self, slot: SlotId, end: &EndNote) -> Applied {
+        let facts = end.bits.map(|bits| WingFacts { bits, ..WingFacts::default() });
+        self.join_facts_of(slot, &facts, [false; 2]);
+        self.log_slot(slot);
+        Applied::Answered
+    }
+
+    /// The session is over, by what both know. If it took what only this node knows to see that, the others hear of
+    /// it: they would go on with it.
+    fn end_superseded(&mut self, peer: Peer, slot: SlotId, end: &EndNote) -> Applied {
+        let own = self.facts(slot).map(|f| f.bits);
+        let known = EndNote { bits: [end.bits[0] | own[0], end.bits[1] | own[1]], ..*end };
+        if known.bits != end.bits && !is_over_for_good(end.tuple.protocol, end.bits) {
+            self.bury_and_log(&known);
+        }
+        self.end_as_told(peer, slot, &known)
     }
 
     fn take_claim(&mut self, peer: Peer, teller: Boot, slot: SlotId, end: &EndNote, now: Now) -> Applied {

@@ -274,7 +274,7 @@ impl Engine {
     /// A slot is about to be free.
     #[inline]
     pub(super) fn forget_side(&mut self, slot: SlotId) {
-        self.note_free(slot);
+        self.look_again(slot);
         if let Some(r) = &mut self.replica {
             r.sides.clear(slot);
         }

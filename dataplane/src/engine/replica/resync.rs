@@ -3,6 +3,7 @@
 
 use super::side::side_flag;
 use super::{Engine, Peer};
+use crate::session::copy::EndNote;
 use crate::session::owner::Boot;
 use crate::table::SlotId;
 use crate::time::Now;
@@ -82,6 +83,24 @@ impl Engine {
             }
         }
         next
+    }
+
+    /// Calls `each` for the ends that this node told under `since` or later, among the next `scan_max` tombstones from
+    /// `cursor`: the log may have forgotten them before the peer was told, and it may be that nobody else tells it,
+    /// for a session that has ended has another owner when the view changes. Returns the cursor to go on with.
+    pub fn scan_ends(
+        &self,
+        cursor: u32,
+        scan_max: u32,
+        since: u64,
+        now: Now,
+        each: &mut dyn FnMut(EndNote),
+    ) -> Option<u32> {
+        let tombs = &self.replica.as_ref()?.log.tombs;
+        let end = cursor.saturating_add(scan_max.max(1)).min(tombs.len());
+        let told = |at| tombs.get(at).filter(|tomb| tomb.number >= since.max(1));
+        (cursor..end).filter_map(told).for_each(|tomb| each(tomb.note(now)));
+        (end < tombs.len()).then_some(end)
     }
 
     /// Whether a slot holds a session that others are to have.

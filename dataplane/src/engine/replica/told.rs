@@ -140,6 +140,7 @@ impl Engine {
     pub(in crate::engine) fn log_change(&mut self, slot: SlotId) {
         if self.replica.is_some() {
             self.log_slot(slot);
+            self.look_again(slot);
         }
     }
 

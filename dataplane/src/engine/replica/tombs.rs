@@ -85,6 +85,11 @@ impl Tombs {
         self.max * size_of::<Tomb>() + self.heads.len() * size_of::<u32>()
     }
 
+    /// Places that were ever used.
+    pub(super) fn len(&self) -> u32 {
+        self.ring.len() as u32
+    }
+
     fn bucket(&self, id: SessionId) -> usize {
         let mixed = (id.counter ^ u64::from(id.boot) << 32 ^ u64::from(id.origin) << 16)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -113,6 +118,13 @@ impl Tombs {
         }
         tomb.seen_ms = tomb.seen_ms.max(now.0.saturating_sub(u64::from(note.age_ms)));
         tomb.bits = [tomb.bits[0] | note.bits[0], tomb.bits[1] | note.bits[1]];
+    }
+
+    /// Takes fact bits of a session that is superseded: they say whether rightly so.
+    pub(super) fn learn(&mut self, id: SessionId, bits: [u8; 2]) {
+        if let Some(tomb) = self.find(id).and_then(|at| self.get_mut(at)) {
+            tomb.bits = [tomb.bits[0] | bits[0], tomb.bits[1] | bits[1]];
+        }
     }
 
     pub(super) fn find(&self, id: SessionId) -> Option<u32> {

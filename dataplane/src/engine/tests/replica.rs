@@ -9,6 +9,7 @@ mod collisions;
 mod converge;
 #[cfg(feature = "corrupt")]
 mod corrupted;
+mod fates;
 mod resyncs;
 mod rights;
 mod simple;

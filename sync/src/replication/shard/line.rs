@@ -61,6 +61,8 @@ pub(super) enum Phase {
     Begin,
     /// The table is scanned, from this place on.
     Scan(u32),
+    /// The tombstones are scanned, from this place on.
+    Ends(u32),
     /// What changed until the scan was over is told first: log numbers below this one.
     CatchUp(u64),
 }

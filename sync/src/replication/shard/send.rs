@@ -183,7 +183,18 @@ impl Line {
                 });
                 resync.told += told;
                 self.sent.resync += told;
-                resync.phase = next.map_or(Phase::CatchUp(engine.log_head()), Phase::Scan);
+                resync.phase = next.map_or(Phase::Ends(0), Phase::Scan);
+                *budget = budget.saturating_sub((told as usize).max(SLICE / SCAN_PRICE));
+            }
+            Phase::Ends(place) => {
+                let mut told = 0;
+                let since = resync.observed_since;
+                let next = engine.scan_ends(place, SLICE as u32, since, now, &mut |end| {
+                    self.outlet.end(&end);
+                    told += 1;
+                });
+                self.sent.ends += told;
+                resync.phase = next.map_or(Phase::CatchUp(engine.log_head()), Phase::Ends);
                 *budget = budget.saturating_sub((told as usize).max(SLICE / SCAN_PRICE));
             }
             Phase::CatchUp(head) if self.cursor >= head => {

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// What may happen next.
 #[derive(Clone, Copy, Debug)]
@@ -124,8 +125,18 @@ fn converges(nodes: u16, steps: &[Step], closing: bool) -> Result<(), TestCaseEr
     Ok(())
 }
 
+/// The same histories in every run; more of them by `PROPTEST_CASES`, others by `PROPTEST_RNG_SEED`.
+fn histories() -> ProptestConfig {
+    let given = ProptestConfig::default();
+    let rng_seed = match given.rng_seed {
+        RngSeed::Random => RngSeed::Fixed(1),
+        fixed => fixed,
+    };
+    ProptestConfig { max_shrink_iters: 3000, failure_persistence: None, rng_seed, ..given }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_iters: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(histories())]
 
     /// Red when a merge depends on the order, an end can be undone, or a collision is decided twice.
     #[test]
@@ -133,14 +144,15 @@ proptest! {
         converges(2, &steps, closing)?;
     }
 
+    /// Red when what reaches one node in another order than the next leads it to another session: an end that counts
+    /// by when it came, a word that waits and is forgotten, a birth that is dropped and not made good.
     #[test]
-    #[ignore = "known fault: in about one of a thousand histories one of three nodes keeps or lacks a session"]
     fn three_nodes_converge(steps in prop::collection::vec(step(3, false), 1..80), closing: bool) {
         converges(3, &steps, closing)?;
     }
 
+    /// Red when a session that lost its tuple lives on, or is lost, because the one that won is cleared.
     #[test]
-    #[ignore = "known fault: in about one of a thousand histories one of three nodes keeps or lacks a session"]
     fn three_nodes_converge_with_clears(steps in prop::collection::vec(step(3, true), 1..80)) {
         converges(3, &steps, false)?;
     }
