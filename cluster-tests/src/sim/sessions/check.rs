@@ -47,7 +47,7 @@ pub(super) struct Oracle {
     /// When a node last forwarded a packet of a flow.
     pub(super) last: BTreeMap<(usize, usize), u64>,
     /// When a flow's first session of its present life was set up.
-    begun: BTreeMap<usize, u64>,
+    pub(super) begun: BTreeMap<usize, u64>,
     /// Flows whose session every node held when the calm began.
     pub(super) solid: BTreeSet<usize>,
     /// Flows that went on after a pause longer than their timeout, and when.
@@ -83,6 +83,13 @@ impl Oracle {
         for life in self.sessions.values_mut() {
             life.ends.remove(&boot);
         }
+    }
+
+    /// Flows whose latest session a boot made: nobody need hold what it alone knew when it died.
+    pub(super) fn made_by(&self, boot: Boot) -> Vec<(SessionId, usize)> {
+        let is_its = |id: &SessionId| (id.origin, id.boot) == (boot.node, boot.boot);
+        let made = self.sessions.iter().filter(|(id, _)| is_its(id));
+        made.filter_map(|(id, life)| Some((*id, life.flow?))).collect()
     }
 
     /// When any node last forwarded a packet of a flow.
@@ -254,7 +261,12 @@ impl World {
 
     /// Sessions that are about to age, or wait for it, on any node: one node is a little earlier than another.
     fn expiring(&self) -> BTreeSet<SessionId> {
-        let soon = |s: &SessionView| s.remaining_ms.is_some_and(|ms| ms < SLACK / 1_000);
+        // What is used again behind its timeout is gone on one node and back on another for a while.
+        let flow = |s: &SessionView| self.by_ends.get(&ends_of(&s.wings[0].tuple)?).copied();
+        let late = |f: usize| self.oracle.revived.get(&f).is_some_and(|at| at + REVIVED > self.now);
+        let soon = |s: &SessionView| {
+            s.remaining_ms.is_some_and(|ms| ms < SLACK / 1_000) || flow(s).is_some_and(late)
+        };
         let places = self.running().into_iter().flat_map(|p| self.sessions_of(p));
         places.filter(soon).map(|s| s.id).collect()
     }
@@ -307,8 +319,12 @@ impl World {
         let Some(place) = self.running().first().copied() else { return };
         let held = self.sessions_of(place);
         let flow = |s: &SessionView| self.by_ends.get(&ends_of(&s.wings[0].tuple)?).copied();
+        // A closed one that still has a flow's tuple says nothing of the connection that follows it.
+        let stands =
+            |s: &&SessionView| matches!(s.state, State::OneWay | State::Replied | State::Established);
         self.oracle.solid = held
             .iter()
+            .filter(stands)
             .filter_map(flow)
             .filter(|f| self.flows[*f].kind != Kind::Both || self.flows[*f].is_connected())
             .collect();

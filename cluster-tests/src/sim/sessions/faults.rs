@@ -8,6 +8,7 @@ use super::world::{Event, World};
 use std::collections::BTreeSet;
 use tidegate_dataplane::engine::{PortRange, SessionFilter};
 use tidegate_dataplane::session::owner::Boot;
+use tidegate_dataplane::session::record::SessionId;
 
 impl World {
     /// Something breaks.
@@ -26,7 +27,7 @@ impl World {
             32..44 => self.cut_off(place),
             44..56 => self.cut_one_way(place),
             56..66 => self.storm(),
-            66..78 => self.clear_some(),
+            66..78 => self.clear_some()?,
             78..86 => self.change_policy()?,
             86..92 => self.flood(),
             _ => self.disturb_flows(),
@@ -41,6 +42,11 @@ impl World {
         self.counts.crashes += 1;
         self.tell(None, || format!("node {} crashes", place + 1));
         self.oracle.crashed(place, node.me);
+        let others = self.running().into_iter().flat_map(|p| self.sessions_of(p));
+        let held: BTreeSet<SessionId> = others.map(|s| s.id).collect();
+        for (_, flow) in self.oracle.made_by(node.me).into_iter().filter(|(id, _)| !held.contains(id)) {
+            self.oracle.begun.remove(&flow);
+        }
         self.unplug(place);
         let when = self.now + self.rng.range(50_000, 3_000_000);
         self.at(when, Event::Start(place));
@@ -209,7 +215,7 @@ impl World {
     }
 
     /// An operator clears what a filter means, on all nodes: each clears what it owns.
-    fn clear_some(&mut self) {
+    fn clear_some(&mut self) -> Result<(), Finding> {
         let kind = *self.rng.pick(&Kind::ALL).unwrap_or(&Kind::Talk);
         let port = self.rng.range(1_024, 65_000) as u16;
         let source_port = Some(PortRange { first: port.saturating_sub(8_000), last: port });
@@ -219,17 +225,22 @@ impl World {
         for place in self.running() {
             let now = self.now;
             let Some(node) = self.awake(place) else { continue };
-            let clock = node.clock(now);
-            let mut cleared = 0;
+            let (clock, me) = (node.clock(now), node.me);
+            let (mut cleared, mut events) = (0, Vec::new());
             for worker in &mut node.workers {
                 let mut cursor = Some(0);
                 while let Some(at) = cursor {
                     let (next, some) = worker.engine.clear(at, 1_024, &filter, clock);
                     (cursor, cleared) = (next, cleared + u64::from(some));
                 }
+                worker.take_events(&mut events);
             }
             self.counts.cleared += cleared;
+            for event in events {
+                self.event(place, me, &event)?;
+            }
         }
+        Ok(())
     }
 
     /// Nodes that packets may be led to.

@@ -78,7 +78,9 @@ impl World {
         }
         // Nothing can decide about it: whoever holds it thinks that somebody else does.
         let waits = |s: &&SessionView| !owned.contains(&s.id) && s.remaining_ms != Some(0);
-        for session in all.values().flatten().filter(waits) {
+        // Who has just come, or was cut off, does not rely on what it holds, nor on whom it sees.
+        let relied_on = all.iter().filter(|(place, _)| self.is_ready(**place)).flat_map(|(_, held)| held);
+        for session in relied_on.filter(waits) {
             let since = self.oracle.orphans.get(&session.id).copied().unwrap_or(self.now);
             orphans.insert(session.id, since);
             if since + self.ownerless() < self.now {

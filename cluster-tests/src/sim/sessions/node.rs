@@ -27,6 +27,17 @@ pub(super) struct Worker {
     pub(super) frames: VecDeque<SimFrame>,
 }
 
+impl Worker {
+    /// What its engine tells of sessions.
+    pub(super) fn take_events(&mut self, events: &mut Vec<SessionEvent>) {
+        self.engine.take_events(|event| {
+            if let Event::Session(event) = event {
+                events.push(event);
+            }
+        });
+    }
+}
+
 /// What became of one frame.
 #[derive(Clone, Debug)]
 pub(super) enum Fate {
@@ -161,11 +172,7 @@ impl Node {
             shard.run(&mut worker.engine, now, &mut rings);
             fates.extend(worker.engine.outbox().iter().map(|(_, bytes)| Fate::Left(bytes.to_vec())));
             worker.engine.outbox().clear();
-            worker.engine.take_events(|event| {
-                if let Event::Session(event) = event {
-                    events.push(event);
-                }
-            });
+            worker.take_events(events);
             for (to, frame) in handed {
                 self.workers[to].frames.push_back(frame);
             }
