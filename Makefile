@@ -13,6 +13,12 @@ LAB_PACKAGES := iproute2 iputils-ping nftables ethtool iperf3 tcpdump curl procp
 BENCH_PACKAGES := etcd-server conntrack conntrackd
 PACKAGES := $(BUILD_PACKAGES) $(LAB_PACKAGES)
 
+# Always all members of the workspace, and what is wanted of them: another selection has other features of the
+# dependencies, and compiles them again.
+BUILD := $(CARGO) build --locked --workspace
+TEST := $(RUN_TESTS) $(CARGO) test --locked --workspace
+UNIT_TESTS := --lib --bins --test cli --test mirror --test net --test program --test veth
+
 # A tool that runs for two seconds need not be compiled for minutes.
 QUICKLY_BUILT := CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
   CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 CARGO_PROFILE_RELEASE_DEBUG=0
@@ -36,7 +42,7 @@ setup: ## install the Debian packages and crates that building and testing need
 	@$(CARGO) fetch --locked --quiet
 
 build: setup ## both binaries, in target/release
-	$(CARGO) build --release --locked -p tidegate -p tidegate-cluster-tests
+	$(BUILD) --release --bin tidegate --bin tidegate-lab
 
 demo: build ## the main job on real traffic, in under a minute
 	$(SUDO) target/release/tidegate-lab demo
@@ -44,12 +50,12 @@ demo: build ## the main job on real traffic, in under a minute
 test: test-unit test-lab test-planted ## everything that must pass
 	@echo "all tests passed"
 
-# With what falsifies sessions on purpose, as test-lab has it: compiled once for both.
 test-unit: setup ## the pure crates and the daemon's own tests
-	$(RUN_TESTS) $(CARGO) test --locked --workspace --exclude tidegate-cluster-tests --features tidegate/corrupt
+	$(TEST) $(UNIT_TESTS)
 
 test-lab: build ## real traffic through real devices, in namespaces
-	$(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests -- --test-threads=2
+	$(TEST) --test lab -- --test-threads=2
+	$(TEST) --test alone --test corrupted_fields -- --test-threads=1
 
 test-planted: setup ## faults planted in the agreement: the simulation must find each
 	cluster-tests/planted/planted.sh
@@ -59,7 +65,7 @@ sim: build ## simulated clusters: SEEDS=n of them, their counts, and what they f
 	target/release/tidegate-lab sim --seeds $(SEEDS)
 
 soak: build ## the long versions of the cluster's tests: a thousand applies, ten deaths and more, full and failing disks
-	TIDEGATE_LONG=1 $(RUN_TESTS) $(CARGO) test --locked -p tidegate-cluster-tests --test 'cluster_*' --test 'repl_*' -- --test-threads=1
+	TIDEGATE_LONG=1 $(TEST) --test lab -- --test-threads=1 cluster_ repl_
 
 # Peers of benches come on top of what every build needs.
 bench: PACKAGES += $(BENCH_PACKAGES)
