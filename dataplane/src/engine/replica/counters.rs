@@ -51,93 +51,57 @@ pub struct ReplicationCounters {
     pub tombstones_lost: u64,
 }
 
+/// Counters by name, listed once.
+macro_rules! named {
+    ($($name:ident),* $(,)?) => {
+        /// How many counters there are.
+        const COUNTERS: usize = [$(stringify!($name)),*].len();
+
+        impl ReplicationCounters {
+            /// Every counter with its name.
+            pub fn fields(&self) -> [(&'static str, u64); COUNTERS] {
+                // Destructured in full, so that a new counter cannot be forgotten.
+                let ReplicationCounters { $($name),* } = self;
+                [$((stringify!($name), *$name)),*]
+            }
+
+            fn fields_mut(&mut self) -> [&mut u64; COUNTERS] {
+                let ReplicationCounters { $($name),* } = self;
+                [$($name),*]
+            }
+        }
+    };
+}
+
+named!(
+    logged,
+    refreshes,
+    new,
+    merged,
+    unchanged,
+    answered,
+    no_room,
+    refused_birth_of_another,
+    refused_never_made,
+    refused_absurd,
+    refused_not_synced,
+    refused_not_owner,
+    refused_misled,
+    collisions,
+    rebirths,
+    claims_refused,
+    asked,
+    let_go,
+    swept,
+    returned,
+    echoed,
+    tombstones_lost,
+);
+
 impl ReplicationCounters {
     /// Adds another engine's counts.
     pub fn add(&mut self, other: &ReplicationCounters) {
         self.fields_mut().into_iter().zip(other.fields()).for_each(|(mine, (_, theirs))| *mine += theirs);
-    }
-
-    /// Every counter with its name.
-    pub fn fields(&self) -> [(&'static str, u64); 22] {
-        let mut copy = self.clone();
-        let values = copy.fields_mut().map(|n| *n);
-        let names = [
-            "logged",
-            "refreshes",
-            "new",
-            "merged",
-            "unchanged",
-            "answered",
-            "no_room",
-            "refused_birth_of_another",
-            "refused_never_made",
-            "refused_absurd",
-            "refused_not_synced",
-            "refused_not_owner",
-            "refused_misled",
-            "collisions",
-            "rebirths",
-            "claims_refused",
-            "asked",
-            "let_go",
-            "swept",
-            "returned",
-            "echoed",
-            "tombstones_lost",
-        ];
-        std::array::from_fn(|i| (names[i], values[i]))
-    }
-
-    fn fields_mut(&mut self) -> [&mut u64; 22] {
-        // Destructured in full, so that a new counter cannot be forgotten.
-        let ReplicationCounters {
-            logged,
-            refreshes,
-            new,
-            merged,
-            unchanged,
-            answered,
-            no_room,
-            refused_birth_of_another,
-            refused_never_made,
-            refused_absurd,
-            refused_not_synced,
-            refused_not_owner,
-            refused_misled,
-            collisions,
-            rebirths,
-            claims_refused,
-            asked,
-            let_go,
-            swept,
-            returned,
-            echoed,
-            tombstones_lost,
-        } = self;
-        [
-            logged,
-            refreshes,
-            new,
-            merged,
-            unchanged,
-            answered,
-            no_room,
-            refused_birth_of_another,
-            refused_never_made,
-            refused_absurd,
-            refused_not_synced,
-            refused_not_owner,
-            refused_misled,
-            collisions,
-            rebirths,
-            claims_refused,
-            asked,
-            let_go,
-            swept,
-            returned,
-            echoed,
-            tombstones_lost,
-        ]
     }
 
     pub(super) fn count(&mut self, applied: Applied) {
