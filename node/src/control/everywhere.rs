@@ -1,6 +1,7 @@
 //! Verbs about the sessions of all nodes: each answers for what it owns, and the answers are put together here,
 //! line by line where they are long.
 
+use super::clear;
 use super::error::ApiError;
 use super::members::{Lines, Member, NoAnswer, SOON, Targets, targets};
 use super::sessions::{self, Asked, CHUNKS, Scope, Sender, line, lines};
@@ -330,7 +331,7 @@ pub(super) async fn clear(node: &Arc<Node>, request: &ClearRequest) -> Result<Cl
         .map(|m| m.value::<ClearReply>(node, "/v1/sessions/clear".to_owned(), Some(body.clone())));
     let own = async {
         match here {
-            true => sessions::clear_here(node, request).await,
+            true => clear::clear_here(node, request).await,
             false => Ok(ClearReply::default()),
         }
     };

@@ -4,7 +4,7 @@
 //! answers of all members add up.
 
 use super::error::ApiError;
-use super::{sessions, verify, watch};
+use super::{clear, sessions, verify, watch};
 use crate::api::{ErrorBody, SessionQuery, UnansweredNode};
 use crate::daemon::node::Node;
 use axum::Router;
@@ -217,7 +217,7 @@ fn router(node: Arc<Node>) -> Router {
         .route("/v1/sessions", get(sessions::list_own))
         .route("/v1/session", get(sessions::show_here))
         .route("/v1/sessions/summary", get(sessions::summary_own))
-        .route("/v1/sessions/clear", post(sessions::clear_own))
+        .route("/v1/sessions/clear", post(clear::clear_own))
         .route("/v1/sessions/watch", get(watch::watch_own))
         .route("/v1/verify/digests", get(verify::digests))
         .route("/v1/verify/bucket", get(verify::bucket))

@@ -2,6 +2,7 @@
 
 mod apply;
 mod asker;
+mod clear;
 mod cluster;
 mod error;
 mod everywhere;

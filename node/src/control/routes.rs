@@ -1,7 +1,7 @@
 //! Which path answers what.
 
 use super::error::ApiError;
-use super::{apply, cluster, policy, sessions, sync, verify, watch};
+use super::{apply, clear, cluster, policy, sessions, sync, verify, watch};
 use crate::api::{Drop, Drops, PortList, Probe, Status, Version};
 use crate::daemon::metrics::Metrics;
 use crate::daemon::node::Node;
@@ -29,7 +29,7 @@ pub fn control_router(node: Arc<Node>, metrics: Arc<Metrics>) -> Router {
         .route("/v1/session", get(sessions::show))
         .route("/v1/sessions/summary", get(sessions::summary))
         .route("/v1/sessions/watch", get(watch::watch))
-        .route("/v1/sessions/clear", post(sessions::clear))
+        .route("/v1/sessions/clear", post(clear::clear))
         .route("/v1/sessions/verify", get(verify::verify))
         .route("/v1/sync", get(sync::status))
         .route("/v1/sync/resync", post(sync::resync))

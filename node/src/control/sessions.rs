@@ -1,13 +1,10 @@
-//! List, show, summary, clear: the table is walked in slices between batches, so that a million
+//! List, show, summary: the table is walked in slices between batches, so that a million
 //! sessions neither stall traffic nor sit in memory.
 
 use super::error::ApiError;
 use super::sort::{self, Order, Top};
 use super::{everywhere, members, query};
-use crate::api::{
-    ClearReply, ClearRequest, ListEnd, ListLine, NodeCleared, NodeSummary, Session, SessionQuery,
-    SessionSummary,
-};
+use crate::api::{ListEnd, ListLine, NodeSummary, Session, SessionQuery, SessionSummary};
 use crate::control::view::{PROTOCOLS, protocol_name};
 use crate::daemon::node::Node;
 use axum::Json;
@@ -28,8 +25,6 @@ use tokio::sync::mpsc;
 const LIST_SLICE: (u32, usize) = (2_048, 256);
 /// Slots that a worker walks when it mostly looks at hot lines.
 const COUNT_SLICE: u32 = 2_048;
-/// Slots in which a worker ends sessions with one command. The engine's list of events has room for it.
-const CLEAR_SLICE: u32 = 1_024;
 /// Chunks that wait for a slow reader; then the walk waits too, and no traffic with it.
 pub(super) const CHUNKS: usize = 4;
 
@@ -76,7 +71,7 @@ impl Asked {
 }
 
 /// Whether this node's table alone is meant; `--node` can only name this node then.
-fn only_here(node: &Node, query: &SessionQuery) -> Result<bool, ApiError> {
+pub(super) fn only_here(node: &Node, query: &SessionQuery) -> Result<bool, ApiError> {
     if query.local
         && let Some(text) = &query.node
         && node.vocabulary().node("node", text)? != node.id()
@@ -89,7 +84,7 @@ fn only_here(node: &Node, query: &SessionQuery) -> Result<bool, ApiError> {
 }
 
 /// What a filter means for a verb that takes all that are meant, in no order.
-fn meant(node: &Node, query: &SessionQuery, scope: Scope) -> Result<SessionFilter, ApiError> {
+pub(super) fn meant(node: &Node, query: &SessionQuery, scope: Scope) -> Result<SessionFilter, ApiError> {
     if scope == Scope::Table && query.owner.is_some() && members::is_clustered(node) {
         return Err(ApiError::usage("--owner with --local goes with `session list` only"));
     }
@@ -99,7 +94,7 @@ fn meant(node: &Node, query: &SessionQuery, scope: Scope) -> Result<SessionFilte
 
 /// The same for another member, which has read the query already: what this node has no word for matches nothing
 /// here.
-fn meant_by_member(node: &Node, query: &SessionQuery) -> SessionFilter {
+pub(super) fn meant_by_member(node: &Node, query: &SessionQuery) -> SessionFilter {
     let nothing = || SessionFilter { rules: Some(Vec::new()), ..SessionFilter::default() };
     meant(node, query, Scope::Owned).unwrap_or_else(|_| nothing())
 }
@@ -282,7 +277,7 @@ pub(super) fn line(line: &impl serde::Serialize) -> Bytes {
 }
 
 /// The first session that matches, and the workers that did not answer on the way.
-async fn first(node: &Node, filter: SessionFilter) -> (Option<Session>, Vec<u16>) {
+pub(super) async fn first(node: &Node, filter: SessionFilter) -> (Option<Session>, Vec<u16>) {
     let filter = Arc::new(filter);
     let mut silent = Vec::new();
     for worker in 0..node.workers.count() {
@@ -446,7 +441,7 @@ fn by_protocol(sum: &Tally) -> BTreeMap<String, u64> {
 }
 
 /// Matching sessions, counted.
-async fn tally(node: &Node, filter: &SessionFilter, silent: &mut Vec<u16>) -> Tally {
+pub(super) async fn tally(node: &Node, filter: &SessionFilter, silent: &mut Vec<u16>) -> Tally {
     let filter = Arc::new(filter.clone());
     let mut sum = Tally::default();
     for worker in 0..node.workers.count() {
@@ -471,111 +466,6 @@ async fn tally(node: &Node, filter: &SessionFilter, silent: &mut Vec<u16>) -> Ta
         }
     }
     sum
-}
-
-/// `POST /v1/sessions/clear` (J10).
-pub(super) async fn clear(
-    State(node): State<Arc<Node>>,
-    Json(request): Json<ClearRequest>,
-) -> Result<Json<ClearReply>, ApiError> {
-    if request.query.local {
-        return Err(ApiError::usage(
-            "--local goes with reading only: only a session's owner ends it\n  help: --node clears what one node owns",
-        ));
-    }
-    if only_here(&node, &request.query)? {
-        return clear_here(&node, &request).await.map(Json);
-    }
-    everywhere::clear(&node, &request).await.map(Json)
-}
-
-/// The same as another member asks it.
-pub(super) async fn clear_own(
-    State(node): State<Arc<Node>>,
-    Json(request): Json<ClearRequest>,
-) -> Json<ClearReply> {
-    let filter = meant_by_member(&node, &request.query);
-    Json(clear_meant(&node, &request, filter).await)
-}
-
-/// This node's part.
-pub(super) async fn clear_here(node: &Node, request: &ClearRequest) -> Result<ClearReply, ApiError> {
-    let filter = meant(node, &request.query, Scope::Owned)?;
-    Ok(clear_meant(node, request, filter).await)
-}
-
-async fn clear_meant(node: &Node, request: &ClearRequest, filter: SessionFilter) -> ClearReply {
-    if request.preview {
-        return preview(node, filter, request.own_connection.as_ref()).await;
-    }
-    let filter = Arc::new(filter);
-    let mut reply = ClearReply::default();
-    for worker in 0..node.workers.count() {
-        let mut cursor = Some(0);
-        while let Some(at) = cursor {
-            let filter = filter.clone();
-            let walk = move |engine: &mut Engine, now| engine.clear(at, CLEAR_SLICE, &filter, now);
-            match node.workers.call(worker, walk).await {
-                Ok((next, cleared)) => {
-                    reply.cleared += u64::from(cleared);
-                    cursor = next;
-                }
-                Err(_) => {
-                    reply.unanswered_workers.push(worker);
-                    break;
-                }
-            }
-        }
-    }
-    reply.nodes = per_node(node, reply.cleared);
-    tracing::info!(cleared = reply.cleared, query = ?request.query, "sessions cleared by an operator");
-    reply
-}
-
-async fn preview(node: &Node, filter: SessionFilter, own: Option<&[String; 4]>) -> ClearReply {
-    let mut silent = Vec::new();
-    let cleared = tally(node, &filter, &mut silent).await.live();
-    let own_connection = match own {
-        Some(own) => own_session(node, &filter, own).await,
-        None => None,
-    };
-    ClearReply {
-        cleared,
-        nodes: per_node(node, cleared),
-        own_connection: own_connection.map(Box::new),
-        unanswered_workers: silent,
-        unanswered_nodes: Vec::new(),
-    }
-}
-
-fn per_node(node: &Node, cleared: u64) -> Vec<NodeCleared> {
-    vec![NodeCleared { node: node.name(), node_id: node.id(), cleared }]
-}
-
-/// The operator's SSH connection, if the filter means it: the session with exactly its tuple that
-/// also matches the filter.
-async fn own_session(
-    node: &Node,
-    filter: &SessionFilter,
-    [client, client_port, server, server_port]: &[String; 4],
-) -> Option<Session> {
-    let own = SessionQuery {
-        protocol: Some("tcp".to_owned()),
-        source_prefix: Some(client.clone()),
-        source_port: Some(client_port.clone()),
-        destination_prefix: Some(server.clone()),
-        destination_port: Some(server_port.clone()),
-        ..SessionQuery::default()
-    };
-    // An address with an interface (fe80::1%eth0) is link-local: it never passes through.
-    let Ok(own) = query::filter(&own, &node.vocabulary()) else { return None };
-    let (Some(session), _) = first(node, own).await else { return None };
-    let Ok(id) = session.id.parse() else { return None };
-    if filter.id.is_some_and(|wanted| wanted != id) {
-        return None;
-    }
-    let meant = SessionFilter { id: Some(id), ..filter.clone() };
-    first(node, meant).await.0
 }
 
 #[cfg(test)]
