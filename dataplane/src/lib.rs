@@ -14,6 +14,7 @@
 //! | [`table`] | the session table: index, slab, sweep hand |
 //! | [`fragment`] | the fragments of a datagram, checked against each other |
 //! | [`engine`] | one shard: batch in, verdicts out |
+//! | [`planted`] | mistakes that the simulations must find; none in a product |
 #![forbid(unsafe_code)]
 
 pub mod addr;
@@ -22,6 +23,7 @@ pub mod engine;
 pub mod fragment;
 pub mod names;
 pub mod packet;
+pub mod planted;
 pub mod policy;
 pub mod route;
 pub mod session;

@@ -9,6 +9,7 @@ use prost::Message as _;
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, HardState, Message, Snapshot};
 use raft::{ReadState, StateRole};
 use std::sync::Arc;
+use tidegate_dataplane::planted::{Fault, is_planted};
 
 impl<S: Store> Replica<S> {
     /// Does all that is to do: writes, applies, compacts. To be called after every `tick`, `step`,
@@ -102,7 +103,7 @@ impl<S: Store> Replica<S> {
             self.install(&snapshot)?;
             out.state_changed = true;
         }
-        if cfg!(feature = "planted-membership-at-append") {
+        if is_planted(Fault::MembershipAtAppend) {
             self.change_membership_early(&ready.entries().clone());
         }
         send(ready.take_persisted_messages(), out);
@@ -199,7 +200,7 @@ impl<S: Store> Replica<S> {
         let change = entry::difference(&before, &entry::votes(state));
         out.answers.push((proposal.id, outcome));
         match change {
-            Some(change) if !cfg!(feature = "planted-membership-at-append") => {
+            Some(change) if !is_planted(Fault::MembershipAtAppend) => {
                 self.reconfigure(&change, index)
             }
             _ => Ok(()),
@@ -270,7 +271,7 @@ pub(super) struct Late {
 
 /// Writes; with the planted fault the write comes after what says that it is done.
 fn persist<S: Store>(store: &mut S, late: &mut Vec<Late>, batch: &Batch<'_>) -> Result<(), StoreError> {
-    if cfg!(feature = "planted-ack-before-fsync") {
+    if is_planted(Fault::AckBeforeFsync) {
         late.push(Late {
             snapshot: batch.snapshot.cloned(),
             entries: batch.entries.to_vec(),

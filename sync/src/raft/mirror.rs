@@ -12,6 +12,7 @@ use raft::eraftpb::{ConfState, Entry, Snapshot};
 use raft::{Error, GetEntriesContext, RaftState, StorageError};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tidegate_dataplane::planted::{Fault, is_planted};
 
 /// The log after a base, and the state as applied.
 pub(super) struct Mirror {
@@ -36,7 +37,7 @@ impl Mirror {
         }
         let (RaftState { mut hard_state, .. }, snapshot, entries) = read_all(store)?;
         let wrong = |what: String| Err(OpenError::Inconsistent(what));
-        if cfg!(feature = "planted-vote-forgotten") {
+        if is_planted(Fault::VoteForgotten) {
             hard_state.vote = 0;
         }
         let (base, state) = match snapshot.get_metadata().index {

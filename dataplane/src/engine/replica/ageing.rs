@@ -6,6 +6,7 @@
 use super::side::side_flag;
 use super::{Applied, Engine};
 use crate::addr::Tuple;
+use crate::planted::{Fault, is_planted};
 use crate::session::EndReason;
 use crate::session::owner::Boot;
 use crate::session::record::SessionId;
@@ -79,7 +80,7 @@ impl Engine {
         let [own, shared] = self.expiry_ms(hot.class);
         let idle_ms = hot.idle_ms(now.ms32());
         if idle_ms > own {
-            return idle_ms > shared || self.is_owner_done(slot);
+            return idle_ms > shared || self.is_owner_done(slot) || is_planted(Fault::AgedByReplicas);
         }
         self.is_untold(slot, hot)
     }
@@ -125,6 +126,9 @@ impl Engine {
                 self.counters.replication.refreshes += 1;
             }
             return;
+        }
+        if is_planted(Fault::AgedByReplicas) {
+            return self.end(slot, EndReason::Aged);
         }
         if !self.is_mine(slot) {
             if idle_ms > shared {

@@ -3,6 +3,7 @@
 use super::side::side_flag;
 use super::{Applied, Engine, Peer};
 use crate::addr::{Tuple, proto};
+use crate::planted::{Fault, is_planted};
 use crate::session::copy::{EndNote, SessionCopy};
 use crate::session::owner::Boot;
 use crate::session::record::{SessionId, WingFacts};
@@ -255,6 +256,9 @@ impl Engine {
     /// Remembers an end that this node does not tell.
     pub(super) fn remember(&mut self, note: &EndNote, from: Option<Peer>) {
         let now = self.clock;
+        if is_planted(Fault::TombstonesForgotten) {
+            return;
+        }
         let Some(r) = &mut self.replica else { return };
         if let Some(at) = r.log.tombs.find(note.id) {
             return r.log.tombs.strengthen(at, note, now);

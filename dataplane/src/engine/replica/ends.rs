@@ -2,6 +2,7 @@
 
 use super::collide::is_over_for_good;
 use super::{Applied, Engine, Peer, Refusal};
+use crate::planted::{Fault, is_planted};
 use crate::session::EndReason;
 use crate::session::copy::EndNote;
 use crate::session::owner::Boot;
@@ -66,7 +67,7 @@ impl Engine {
     }
 
     fn take_claim(&mut self, peer: Peer, teller: Boot, slot: SlotId, end: &EndNote, now: Now) -> Applied {
-        if self.is_younger(slot, Some(peer), end.age_ms, now) {
+        if self.is_younger(slot, Some(peer), end.age_ms, now) && !is_planted(Fault::ClaimsBelieved) {
             self.counters.replication.claims_refused += 1;
             self.log_slot(slot);
             return Applied::Answered;

@@ -1,6 +1,7 @@
 //! What another node tells of a connection, and what this one has seen of it itself.
 
 use super::merge;
+use crate::planted::{Fault, is_planted};
 use crate::session::record::WingFacts;
 
 /// What a teller knows of a connection.
@@ -34,6 +35,9 @@ pub fn hear(wings: &mut [WingFacts; 2], seen_ms: &mut [u32; 2], heard: &Heard<'_
         } else if *seen_ms != 0 {
             (told.seq_max, told.ack_max, told.edge_max) = (own.seq_max, own.ack_max, own.edge_max);
         }
+    }
+    if is_planted(Fault::FactsReplaced) {
+        *wings = told;
     }
     merge(wings, &told);
 }
