@@ -200,9 +200,7 @@ impl<S: Store> Replica<S> {
         let change = entry::difference(&before, &entry::votes(state));
         out.answers.push((proposal.id, outcome));
         match change {
-            Some(change) if !is_planted(Fault::MembershipAtAppend) => {
-                self.reconfigure(&change, index)
-            }
+            Some(change) if !is_planted(Fault::MembershipAtAppend) => self.reconfigure(&change, index),
             _ => Ok(()),
         }
     }

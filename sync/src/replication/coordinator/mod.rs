@@ -84,6 +84,8 @@ pub struct Coordinator {
     detector: Detector,
     /// All full members but this one, once this one is known to be a member.
     members: BTreeMap<u16, Member>,
+    /// Nodes that have a link and are no full members as far as this one knows: it may hear of that later.
+    strangers: BTreeMap<u16, Member>,
     is_member: bool,
     standing: Standing,
     workers_ok: bool,
@@ -108,6 +110,7 @@ impl Coordinator {
             shards: config.shards.max(1),
             detector: Detector::new(me, config.detect),
             members: BTreeMap::new(),
+            strangers: BTreeMap::new(),
             is_member: false,
             standing: Standing::Waiting { since: now, why: Waiting::Start },
             workers_ok: true,
@@ -135,11 +138,16 @@ impl Coordinator {
         self.is_member = nodes.contains(&self.me.node);
         let others = |node: &u16| nodes.contains(node) && *node != self.me.node;
         self.members.retain(|node, _| others(node));
+        let Coordinator { detector, members, strangers, .. } = self;
         for node in nodes.iter().filter(|node| others(node)) {
-            self.members.entry(*node).or_default();
+            members.entry(*node).or_insert_with(|| strangers.remove(node).unwrap_or_default());
         }
-        let Coordinator { detector, members, .. } = self;
         detector.retain(|node| members.contains_key(&node));
+        for (node, member) in members {
+            if let Some((boot, _)) = member.link {
+                detector.is_present(Boot { node: *node, boot });
+            }
+        }
         self.judge(now);
     }
 
@@ -157,23 +165,28 @@ impl Coordinator {
     /// A link is up.
     pub fn link_up(&mut self, it: Boot, link: u64, now: Now) {
         self.pass(now);
-        let Some(member) = self.members.get_mut(&it.node) else { return };
+        if !self.members.contains_key(&it.node) && self.strangers.len() < NODES_MAX {
+            self.strangers.entry(it.node).or_default();
+        }
+        let Some(member) = self.linked(it.node) else { return };
         member.link = Some((it.boot, link));
         (member.applying, member.started, member.wanted, member.is_full) = (None, None, None, false);
         if member.caught_up != Some(it.boot) {
             (member.caught_up, member.asked) = (None, None);
             member.no_room.clear();
         }
-        self.detector.is_present(it);
+        if self.members.contains_key(&it.node) {
+            self.detector.is_present(it);
+        }
         self.judge(now);
     }
 
     /// A link is down.
     pub fn link_down(&mut self, node: u16, link: u64, now: Now) {
         self.pass(now);
-        if let Some(member) = self.members.get_mut(&node)
-            && member.link.is_some_and(|(_, up)| up == link)
-        {
+        let is_its = |member: &Member| member.link.is_some_and(|(_, up)| up == link);
+        self.strangers.retain(|stranger, member| *stranger != node || !is_its(member));
+        if let Some(member) = self.members.get_mut(&node).filter(|member| is_its(member)) {
             (member.link, member.applying) = (None, None);
         }
         self.judge(now);
@@ -183,8 +196,9 @@ impl Coordinator {
     pub fn resync_applied(&mut self, shard: u16, node: u16, link: u64, number: u64, now: Now) {
         self.pass(now);
         let shards = usize::from(self.shards);
-        let Some(member) = self.members.get_mut(&node) else { return };
-        let Some((boot, up)) = member.link.filter(|_| shard < self.shards) else { return };
+        let in_range = shard < self.shards;
+        let Some(member) = self.linked(node) else { return };
+        let Some((boot, up)) = member.link.filter(|_| in_range) else { return };
         if up != link {
             return;
         }
@@ -206,7 +220,8 @@ impl Coordinator {
     /// A shard has (no) room for what that peer owns.
     pub fn room(&mut self, shard: u16, node: u16, room: bool, now: Now) {
         self.pass(now);
-        if let Some(member) = self.members.get_mut(&node).filter(|_| shard < self.shards) {
+        let in_range = shard < self.shards;
+        if let Some(member) = self.linked(node).filter(|_| in_range) {
             match room {
                 true => member.no_room.remove(&shard),
                 false => member.no_room.insert(shard),
@@ -217,15 +232,23 @@ impl Coordinator {
 
     /// That peer says that it has (no) room for what this node owns.
     pub fn peer_room(&mut self, node: u16, room: bool) {
-        if let Some(member) = self.members.get_mut(&node) {
+        if let Some(member) = self.linked(node) {
             member.is_full = !room;
+        }
+    }
+
+    /// A member, or a node that has a link and may become one.
+    fn linked(&mut self, node: u16) -> Option<&mut Member> {
+        match self.members.get_mut(&node) {
+            Some(member) => Some(member),
+            None => self.strangers.get_mut(&node),
         }
     }
 
     /// Somebody wants this node to send everything that it owns to that peer: the peer, a shard here, an operator.
     pub fn resync_to(&mut self, node: u16, now: Now) {
         self.pass(now);
-        if let Some(member) = self.members.get_mut(&node) {
+        if let Some(member) = self.linked(node) {
             let early = member.started.is_some_and(|at| now.since(at) < RESYNC_PAUSE_MS);
             if !early {
                 member.wanted.get_or_insert(now);

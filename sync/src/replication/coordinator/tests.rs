@@ -447,3 +447,34 @@ fn all_see_a_death_within_the_time_of_detection_and_what_was_on_its_way() {
     let digests: Vec<u64> = net.nodes[..3].iter().map(|n| n.view().digest()).collect();
     assert!(digests.iter().all(|d| *d == digests[0]));
 }
+
+/// A peer learns of a membership sooner than this node, and connects. Goes red when what comes of a node that is no
+/// member yet is forgotten: then nothing is ever sent to it, or what it sent never counts.
+#[test]
+fn a_link_that_is_up_before_its_node_is_a_member_counts_when_it_is() {
+    let mut it = member(&[1]);
+    it.link_up(B, 1, Now(0));
+    it.resync_to(2, Now(0));
+    run(&mut it, 0, 1_000, &[beat(B, false, &[])]);
+    assert_eq!(in_view(&it), (vec![1], vec![1]), "nobody is alive who is no member");
+    let sends = |it: &mut Coordinator| orders(it).iter().any(|o| matches!(o, Order::Resync { node: 2, .. }));
+    assert!(!sends(&mut it));
+    it.set_members(&[1, 2], Now(1_000));
+    run(&mut it, 1_000, 3_000, &[beat(B, false, &[ME])]);
+    assert!(sends(&mut it));
+    // The other way round: it has sent everything before this node knows of either membership.
+    let mut it = member(&[]);
+    it.link_up(B, 1, Now(0));
+    applied(&mut it, 2, 1, 1, 0);
+    it.set_members(&[1, 2], Now(500));
+    run(&mut it, 500, 1_000, &[beat(B, true, &[ME])]);
+    assert!(it.is_in_sync());
+    // A link that is no more by then is none.
+    let mut it = member(&[1]);
+    it.link_up(B, 1, Now(0));
+    it.link_down(2, 1, Now(100));
+    it.set_members(&[1, 2], Now(500));
+    it.resync_to(2, Now(500));
+    run(&mut it, 500, 3_000, &[beat(B, false, &[ME])]);
+    assert!(!sends(&mut it));
+}
