@@ -86,9 +86,10 @@ impl Setup {
 /// Sends one frame of each of so many flows through node 1, and waits until all have arrived and node 2 holds their
 /// sessions, or it is clear that they will not.
 fn set_up(pair: &Pair, count: u32, per_s: u32, stop: &Stop) -> Result<Setup, LabError> {
-    let mut held = pair.held(2)?;
-    let (arrived_before, held_before) = (pair.arrived()?, held.now()?);
+    let (arrived_before, held_before) = (pair.arrived()?, pair.held(2)?.now()?);
     let [start, mut grown] = pair.offer(count, per_s, 1, stop)?;
+    // A connection that was idle meanwhile would be closed by now.
+    let mut held = pair.held(2)?;
     let mut setup = Setup { sent: count.into(), arrived: 0, held: 0, elapsed: Duration::ZERO };
     loop {
         let before = (setup.arrived, setup.held);

@@ -239,7 +239,8 @@ impl World {
         self.tell(Some(flow), || format!("flow {flow}: a host {how}"));
         let began_in_calm =
             matches!((self.oracle.begun.get(&flow), self.calm_since), (Some(at), Some(calm)) if *at > calm);
-        if self.is_calm() && (self.oracle.solid.contains(&flow) || began_in_calm) {
+        let counts = self.oracle.solid.contains(&flow) || began_in_calm;
+        if self.is_calm() && counts && !self.flows[flow].is_confused() {
             return Err(Finding { what: format!("in calm, a host {how}"), flow: Some(flow) });
         }
         Ok(())
@@ -317,6 +318,7 @@ impl World {
     /// The flows whose sessions all nodes hold are solid from here on.
     pub(super) fn solidify(&mut self) {
         let Some(place) = self.running().first().copied() else { return };
+        let expiring = self.expiring();
         let held = self.sessions_of(place);
         let flow = |s: &SessionView| self.by_ends.get(&ends_of(&s.wings[0].tuple)?).copied();
         // A closed one that still has a flow's tuple says nothing of the connection that follows it.
@@ -324,7 +326,7 @@ impl World {
             |s: &&SessionView| matches!(s.state, State::OneWay | State::Replied | State::Established);
         self.oracle.solid = held
             .iter()
-            .filter(stands)
+            .filter(|s| stands(s) && !expiring.contains(&s.id))
             .filter_map(flow)
             .filter(|f| self.flows[*f].kind != Kind::Both || self.flows[*f].is_connected())
             .collect();

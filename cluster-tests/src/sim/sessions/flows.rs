@@ -195,6 +195,12 @@ impl Flow {
         }
     }
 
+    /// Whether an end has taken a SYN of the life before for one of this: these hosts do not sort that out.
+    pub(super) fn is_confused(&self) -> bool {
+        let [client, server] = &self.hosts;
+        client.is_beside(server) || server.is_beside(client)
+    }
+
     /// A host repeats itself; what, and when to come again.
     pub(super) fn repeat(&mut self, host: usize, now: u64) -> Option<(Sent, u64)> {
         let again = self.hosts[host].repeat();

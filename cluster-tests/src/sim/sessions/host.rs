@@ -41,6 +41,12 @@ impl End {
         End { next: first, ..End::default() }
     }
 
+    /// Whether it expects what the other end will never send: the lives of a flow are far apart.
+    pub(super) fn is_beside(&self, other: &End) -> bool {
+        let off = self.expects.wrapping_sub(other.next) as i32;
+        self.synchronized && off.unsigned_abs() > 0x0400_0000
+    }
+
     /// Whether it waits for an acknowledgement.
     pub(super) fn is_waiting(&self) -> bool {
         self.open.is_some()

@@ -272,7 +272,7 @@ impl Hub {
                 posts.iter_mut().for_each(|p| p.inbox.push_back(FromNode::Full { peer, link, full }));
                 self.coordinator.peer_room(node, !full);
             }
-            Back::Wants { .. } => self.coordinator.resync_to(node, now),
+            Back::Wants { .. } => self.coordinator.peer_wants(node, now),
         }
         Ok(())
     }
@@ -315,12 +315,12 @@ impl Hub {
                 }
             }
             News::ResyncSent { .. } => {}
-            News::WantsResync { peer, link, why } => {
+            News::WantsResync { peer, link, why, since } => {
                 let Some(node) = present(self, peer, link) else { return };
                 self.said.push(format!("worker {shard} wants a resync with node {node}: {why:?}"));
                 match why.asks_peer() {
                     true => self.send_back(node, Back::Wants { why }),
-                    false => self.coordinator.resync_to(node, now),
+                    false => self.coordinator.resync_to(node, since, now),
                 }
             }
             News::NoRoom { peer, link } => self.room(shard, peer, link, false, now),
@@ -357,7 +357,7 @@ impl Hub {
                     said.push(format!("sees {:?} in sync, {:?} alive", view.in_sync(), view.alive()));
                     all(&|| FromNode::View(view.clone()));
                 }
-                Order::Died { it } => all(&|| FromNode::Died { peer: peer_of(it.node) }),
+                Order::Died { it } => all(&|| FromNode::Died { peer: peer_of(it.node), it }),
                 Order::Resync { node, number } => {
                     said.push(format!("sends all to node {node}, resync {number}"));
                     all(&|| FromNode::Resync { peer: peer_of(node), number });

@@ -103,9 +103,10 @@ impl World {
         Ok(())
     }
 
-    /// How long a session may be without an owner.
+    /// How long a session may be without an owner: until a death is noticed, and until a resync has brought it to the
+    /// new owner if the log did not hold it any more. One may have just begun, and another waits a second then.
     fn ownerless(&self) -> u64 {
-        3 * self.plan.detection() + 1_000_000
+        3 * self.plan.detection() + 2_000_000
     }
 
     /// How much longer than its timeout a session may be held that nobody uses.

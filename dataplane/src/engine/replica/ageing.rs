@@ -21,7 +21,7 @@ const REFRESH_MAX_MS: u32 = 30_000;
 /// What the sweep that finds a refresh due, and the way to the peer, may take.
 const SWEEP_SLACK_MS: u32 = 1_500;
 /// An age that was told is older by the way that it took: closer than this, two are the same packet.
-const TOLD_MARGIN_MS: u32 = 250;
+pub(super) const TOLD_MARGIN_MS: u32 = 250;
 
 /// How much older than its last telling a session's last packet may get before it is told again.
 pub fn refresh_ms(timeout_ms: u32) -> u32 {

@@ -1,13 +1,14 @@
 //! What a peer tells of a live session: inserted, merged, refused or answered.
 
+use super::ageing::TOLD_MARGIN_MS;
 use super::side::side_flag;
 use super::{Applied, Engine, Peer, Refusal};
-use crate::addr::proto;
+use crate::addr::{Tuple, proto};
 use crate::names::ClassId;
 use crate::policy::Action;
 use crate::session::copy::SessionCopy;
 use crate::session::owner::Boot;
-use crate::session::record::{Cold, WingFacts};
+use crate::session::record::{Cold, SessionId, WingFacts};
 use crate::session::tcp::{self, Heard, fact};
 use crate::session::timeouts::TIMEOUT_S_MAX;
 use crate::session::{EndReason, State};
@@ -47,7 +48,24 @@ impl Engine {
         if applied == Applied::New {
             self.session_arrived(&copy.birth.tuple, now);
         }
+        self.hear_the_dead(peer, teller, applied, (copy.birth.id, &copy.birth.tuple));
         applied
+    }
+
+    /// What a peer said that is dead by now may have come to nobody else.
+    #[inline]
+    pub(super) fn hear_the_dead(
+        &mut self,
+        peer: Peer,
+        teller: Boot,
+        applied: Applied,
+        (id, tuple): (SessionId, &Tuple),
+    ) {
+        let is_dead = |r: &super::Replica| r.sides.is_dead(peer, teller);
+        let is_news = matches!(applied, Applied::New | Applied::Merged);
+        if is_news && self.replica.as_deref().is_some_and(is_dead) {
+            self.tell_on(id, tuple);
+        }
     }
 
     fn take_copy(&mut self, peer: Peer, teller: Boot, mark: u32, copy: &SessionCopy, now: Now) -> Applied {
@@ -95,7 +113,7 @@ impl Engine {
         peer: Peer,
         teller: Boot,
         mark: Option<u32>,
-        tuple: &crate::addr::Tuple,
+        tuple: &Tuple,
     ) -> Result<(), Refusal> {
         let (shard, shards) = (self.config.shard, self.config.shards);
         let Some(r) = &mut self.replica else { return Err(Refusal::NotReplicating) };
@@ -134,7 +152,10 @@ impl Engine {
         let mut lives_on = false;
         if let Some(claim) = self.tombstone(id, now) {
             lives_on = !self.is_over(id, copy);
-            if claim.is_some_and(|age_ms| copy.age_ms < age_ms) {
+            // The same packet is younger by the way that its telling took: the owner knows better.
+            let me = self.view.as_ref().map(|v| v.me);
+            let margin_ms = if owner == me || owner == Some(teller) { 0 } else { TOLD_MARGIN_MS };
+            if claim.is_some_and(|age_ms| copy.age_ms.saturating_add(margin_ms) < age_ms) {
                 self.forget_tombstone(id);
                 self.counters.replication.rebirths += 1;
                 return None;
@@ -146,12 +167,12 @@ impl Engine {
                 return if told { self.answer_end(id) } else { Some(Applied::Unchanged) };
             }
         }
-        if own && !lives_on {
+        if own && !lives_on && owner.is_none_or(|o| o == origin) && !self.is_aged_only(copy, now) {
             // What it owns and no longer has is over, even if the tombstone is gone by now.
-            return owner.is_none_or(|o| o == origin).then(|| self.bury_unknown(copy));
+            return Some(self.bury_unknown(copy));
         }
         let told_by_origin = own || teller == origin || owner != Some(origin);
-        if told_by_origin {
+        if told_by_origin || self.is_won(copy) {
             // It may have lost its tuple by mistake, and whoever may tell it has found that out.
             self.forget_tombstone(id);
             return None;
@@ -164,6 +185,17 @@ impl Engine {
         }
         self.keep_early(peer, teller, mark, copy);
         Some(Applied::Refused(Refusal::BirthOfAnother))
+    }
+
+    /// Whether a session that this node made and has no more can have ended by age alone: of all final ends that
+    /// could be its, the tombstones are here. An end by age that is forgotten is no end for who has seen packets since.
+    fn is_aged_only(&self, copy: &SessionCopy, now: Now) -> bool {
+        let Some(r) = &self.replica else { return false };
+        let lost_ms = r.log.tombs.finals_lost_ms().max(r.foreign.finals_lost_ms());
+        let id = copy.birth.id;
+        let made_ms = id.made_s().saturating_sub(u64::from(id.boot)) * 1000;
+        let seen_ms = now.0.saturating_sub(u64::from(copy.age_ms));
+        made_ms.max(seen_ms) > lost_ms || lost_ms == 0
     }
 
     fn bury_unknown(&mut self, copy: &SessionCopy) -> Applied {
@@ -223,9 +255,14 @@ impl Engine {
         if heard_ms.wrapping_sub(hot.last_seen_ms) as i32 <= 0 {
             return false;
         }
-        hot.last_seen_ms = heard_ms;
+        let seen_ms = std::mem::replace(&mut hot.last_seen_ms, heard_ms);
         let Some(r) = &mut self.replica else { return true };
-        r.sides.set_told_ms(slot, heard_ms);
+        // What this node has seen and not told comes back a little younger from who was sent it: others lack it yet.
+        // What waited while this node stood still seems younger here than to anybody else.
+        let untold = seen_ms.wrapping_sub(r.sides.told_ms()[slot.0 as usize]) as i32 > 0;
+        if !self.held && (!untold || heard_ms.wrapping_sub(seen_ms) > TOLD_MARGIN_MS) {
+            r.sides.set_told_ms(slot, heard_ms);
+        }
         let side = r.sides.line_mut(slot);
         side.heard_ms = heard_ms;
         side.heard_from = peer.0;

@@ -110,11 +110,18 @@ impl Engine {
     pub(super) fn absorb_late(&mut self, slot: SlotId, copy: &SessionCopy) {
         let facts = aligned(copy.facts, copy.birth.tuple == self.first_tuple(slot));
         let before = self.facts(slot);
-        if self.table.cold(slot).id() < copy.birth.id && is_same_connection(&before, &facts) {
-            self.join_facts_of(slot, &facts, [false; 2]);
-            if self.facts(slot) != before {
-                self.log_slot(slot);
-            }
+        if self.table.cold(slot).id() >= copy.birth.id || !is_same_connection(&before, &facts) {
+            return;
+        }
+        self.join_facts_of(slot, &facts, [false; 2]);
+        let seen_ms = self.clock.ms32().wrapping_sub(copy.age_ms);
+        let younger = seen_ms.wrapping_sub(self.table.hot(slot).last_seen_ms) as i32 > 0;
+        if younger && let Some(r) = &mut self.replica {
+            r.sides.line_mut(slot).set(side_flag::UNSEEN, false);
+            self.table.hot_mut(slot).last_seen_ms = seen_ms;
+        }
+        if younger || self.facts(slot) != before {
+            self.log_slot(slot);
         }
     }
 
@@ -221,13 +228,15 @@ impl Engine {
     }
 
     /// Takes a session out because another has its tuple. That two births were of one connection is plain to
-    /// everybody who knows both, so whoever finds it out tells; otherwise only the owner does.
+    /// everybody who knows both, and that it was closing to everybody who knows its facts, so whoever finds it out
+    /// tells; otherwise only the owner does.
     fn supersede(&mut self, slot: SlotId, why: Why) {
         let reason = EndReason::Superseded;
         let note = self.end_note(slot, reason);
         let mine = self.is_mine(slot);
-        if why == Why::SameConnection || mine {
-            let facts = self.facts(slot);
+        let facts = self.facts(slot);
+        let was_closing = why == Why::Followed && is_over_for_good(note.tuple.protocol, note.bits);
+        if why == Why::SameConnection || was_closing || mine {
             let note = match why {
                 Why::Followed => note,
                 // The lower identity stays the lower one: this holds for good, whatever facts are still to come.
@@ -318,6 +327,16 @@ fn over_by_collision(id: SessionId, tuple: Tuple, age_ms: u32, facts: [WingFacts
         _ => facts.map(|f| f.bits),
     };
     EndNote { id, tuple, reason: EndReason::Superseded, age_ms, bits }
+}
+
+/// Whether the one is the second birth of the connection that the other is the first of.
+pub(super) fn lost_to(loser: &SessionCopy, winner: &SessionCopy) -> bool {
+    let same_way = loser.birth.tuple == winner.birth.tuple;
+    let [first, second] = loser.birth.zones;
+    let zones = if same_way { [first, second] } else { [second, first] };
+    winner.birth.id < loser.birth.id
+        && zones == winner.birth.zones
+        && is_same_connection(&winner.facts, &aligned(loser.facts, same_way))
 }
 
 /// Whether two records can be of one connection: no wing has two first sequence numbers.

@@ -3,6 +3,7 @@
 //!
 //! Three nodes talk over three connections: what a replica saw can overtake the birth that it belongs to.
 
+use super::collide::lost_to;
 use super::{Applied, Engine, Peer};
 use crate::addr::Key;
 use crate::session::copy::SessionCopy;
@@ -116,6 +117,16 @@ impl Engine {
         if let Some(r) = &mut self.replica {
             r.early.push(key, Word { peer, teller, mark: 0, copy, at: now, over: true });
         }
+    }
+
+    /// Whether a session is the one that another one here lost its tuple to: both are births of one connection, which
+    /// goes on with it, whoever tells of it. Its origin's own word may be long in coming.
+    pub(super) fn is_won(&self, copy: &SessionCopy) -> bool {
+        let (key, _) = copy.birth.tuple.canonical();
+        let Some(r) = &self.replica else { return false };
+        (0..TUPLE_MAX)
+            .filter_map(|place| r.early.words.get(&(key, place)))
+            .any(|word| word.over && lost_to(&word.copy, copy))
     }
 
     /// A session was put in: what came too early about it counts now.

@@ -17,6 +17,7 @@ impl Engine {
         self.clock = now;
         let applied = self.take_end(peer, teller, end, now);
         self.counters.replication.count(applied);
+        self.hear_the_dead(peer, teller, applied, (end.id, &end.tuple));
         applied
     }
 

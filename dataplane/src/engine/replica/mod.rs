@@ -233,6 +233,7 @@ impl Engine {
     pub fn set_view(&mut self, view: Arc<View>) {
         if let Some(r) = &mut self.replica {
             r.alive = r.sides.boots().filter(|(_, b)| view.is_alive(*b)).fold(0, |set, (p, _)| set | p.bit());
+            r.sides.revive(|it| view.is_alive(it));
             let gone = |&(_, origin): &(Peer, Boot)| !view.is_alive(origin);
             r.wishes |= r.refused.iter().filter(|r| gone(r)).fold(0, |set, (p, _)| set | p.bit());
             r.refused.retain(|r| !gone(r));

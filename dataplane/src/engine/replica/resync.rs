@@ -3,8 +3,10 @@
 
 use super::side::side_flag;
 use super::{Engine, Peer};
+use crate::addr::Tuple;
 use crate::session::copy::EndNote;
 use crate::session::owner::Boot;
+use crate::session::record::SessionId;
 use crate::table::SlotId;
 use crate::time::Now;
 
@@ -175,13 +177,32 @@ impl Engine {
 
     /// A peer died: what it told lately may not have reached everybody, so it is told on as this node's own, a
     /// slice with each call of the sweep.
-    pub fn peer_died(&mut self, peer: Peer, now: Now) {
+    pub fn peer_died(&mut self, peer: Peer, it: Boot, now: Now) {
         self.clock = now;
         let Some(r) = &mut self.replica else { return };
+        r.sides.died(peer, it);
         let first = r.heard.count.saturating_sub(r.heard.ring.len() as u64);
         let peers = r.echo.as_ref().map_or(0, |e| e.peers) | peer.bit();
         r.echo = Some(Echo { peers, next: first, end: r.heard.count });
         self.echo(now);
+    }
+
+    /// Tells on what a dead peer said of a session or its end: that was on its way when it died.
+    #[cold]
+    pub(super) fn tell_on(&mut self, id: SessionId, tuple: &Tuple) {
+        let foreign = |r: &super::Replica| {
+            let at = r.foreign.find(id)?;
+            r.foreign.get(at).map(|tomb| tomb.note(self.clock))
+        };
+        let told = match (self.find_id(id, tuple), self.replica.as_deref().and_then(foreign)) {
+            (Some(slot), _) => self.log_slot(slot),
+            (None, Some(note)) => {
+                self.bury_and_log(&note);
+                true
+            }
+            (None, None) => false,
+        };
+        self.counters.replication.echoed += u64::from(told);
     }
 
     /// Tells on a slice of the last words of dead peers.

@@ -111,6 +111,8 @@ pub(super) struct PeerState {
     pub boot: Option<Boot>,
     /// First mark of that boot: what bears a lower one was told by an earlier one.
     pub first_mark: u32,
+    /// The boot of it that died last.
+    died: Option<Boot>,
     lines: Option<Lines<PeerLine>>,
 }
 
@@ -187,6 +189,25 @@ impl Sides {
             state.lines = Lines::zeroed(self.capacity as usize).ok();
         }
         state.lines.is_some()
+    }
+
+    /// A peer's boot is dead.
+    pub(super) fn died(&mut self, peer: Peer, it: Boot) {
+        if let Some(state) = self.peers.get_mut(usize::from(peer.0)) {
+            state.died = Some(it);
+        }
+    }
+
+    /// Who was taken for dead, and is alive after all.
+    pub(super) fn revive(&mut self, is_alive: impl Fn(Boot) -> bool) {
+        for state in &mut self.peers {
+            state.died = state.died.filter(|it| !is_alive(*it));
+        }
+    }
+
+    /// Whether that boot of a peer is dead: what comes of it now was on its way.
+    pub(super) fn is_dead(&self, peer: Peer, it: Boot) -> bool {
+        self.peers.get(usize::from(peer.0)).is_some_and(|state| state.died == Some(it))
     }
 
     /// What a peer told of a session in its present boot or an earlier one.

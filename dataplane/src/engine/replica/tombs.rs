@@ -15,8 +15,10 @@ pub(super) struct Tomb {
     pub tuple: Tuple,
     pub reason: EndReason,
     pub bits: [u8; 2],
-    /// When its last packet came, as far as the decider knew.
-    pub seen_ms: u64,
+    /// When its last packet came, as far as the decider knew; before this process, it may be.
+    seen_ms: i64,
+    /// When the end was heard of here, as it stands.
+    decided_ms: u64,
     /// Number in the log; 0 when it is not told.
     pub number: u64,
     /// Peer that told of it; `None` when it was decided here.
@@ -32,7 +34,8 @@ impl Tomb {
             tuple: note.tuple,
             reason: note.reason,
             bits: note.bits,
-            seen_ms: now.0.saturating_sub(u64::from(note.age_ms)),
+            seen_ms: seen_ms(note, now),
+            decided_ms: now.0,
             number: 0,
             from,
             next: NONE,
@@ -41,7 +44,7 @@ impl Tomb {
     }
 
     pub(super) fn age_ms(&self, now: Now) -> u32 {
-        u32::try_from(now.0.saturating_sub(self.seen_ms)).unwrap_or(u32::MAX)
+        u32::try_from((now.0 as i64 - self.seen_ms).max(0)).unwrap_or(u32::MAX)
     }
 
     pub(super) fn note(&self, now: Now) -> EndNote {
@@ -55,6 +58,10 @@ impl Tomb {
     }
 }
 
+fn seen_ms(note: &EndNote, now: Now) -> i64 {
+    now.0 as i64 - i64::from(note.age_ms)
+}
+
 /// A ring of tombstones with an index by identity. Grows to its bound, never beyond.
 pub(super) struct Tombs {
     ring: Vec<Tomb>,
@@ -63,6 +70,8 @@ pub(super) struct Tombs {
     at: usize,
     heads: Box<[u32]>,
     live: u32,
+    /// When the latest of the final ends was decided that had to go; 0 while none had to.
+    finals_lost_ms: u64,
 }
 
 impl Tombs {
@@ -74,7 +83,13 @@ impl Tombs {
             at: 0,
             heads: vec![NONE; max.next_power_of_two()].into_boxed_slice(),
             live: 0,
+            finals_lost_ms: 0,
         }
+    }
+
+    /// Final ends that were decided later are here.
+    pub(super) fn finals_lost_ms(&self) -> u64 {
+        self.finals_lost_ms
     }
 
     pub(super) fn live(&self) -> u32 {
@@ -114,9 +129,9 @@ impl Tombs {
     pub(super) fn strengthen(&mut self, at: u32, note: &EndNote, now: Now) {
         let Some(tomb) = self.get_mut(at) else { return };
         if !tomb.reason.is_final() {
-            tomb.reason = note.reason;
+            (tomb.reason, tomb.decided_ms) = (note.reason, now.0);
         }
-        tomb.seen_ms = tomb.seen_ms.max(now.0.saturating_sub(u64::from(note.age_ms)));
+        tomb.seen_ms = tomb.seen_ms.max(seen_ms(note, now));
         tomb.bits = [tomb.bits[0] | note.bits[0], tomb.bits[1] | note.bits[1]];
     }
 
@@ -150,6 +165,9 @@ impl Tombs {
             let old = self.ring[at];
             if old.live {
                 self.unlink(at as u32);
+                if old.reason.is_final() {
+                    self.finals_lost_ms = self.finals_lost_ms.max(old.decided_ms);
+                }
             }
             (at, old.live.then_some(old))
         };

@@ -69,7 +69,7 @@ impl Core {
             ToHeart::Up(it, link) => c.link_up(it, link, now),
             ToHeart::Down(node, link) => c.link_down(node, link, now),
             ToHeart::PeerRoom(node, room) => c.peer_room(node, room),
-            ToHeart::Resync(node) => c.resync_to(node, now),
+            ToHeart::Resync(node) => c.peer_wants(node, now),
             ToHeart::Ask(node) => self.unsaid.push((node, Back::Wants { why: ResyncWhy::Operator })),
             ToHeart::Members(nodes) => c.set_members(&nodes, now),
             ToHeart::Detect(detect) => c.configure(detect, now),
@@ -86,9 +86,9 @@ impl Core {
                     c.resync_applied(shard, node, link, number, now);
                 }
             }
-            News::WantsResync { peer, why, .. } => match node(peer) {
+            News::WantsResync { peer, why, since, .. } => match node(peer) {
                 Some(node) if why.asks_peer() => self.unsaid.push((node, Back::Wants { why })),
-                Some(node) => c.resync_to(node, now),
+                Some(node) => c.resync_to(node, since, now),
                 None => {}
             },
             News::NoRoom { peer, .. } | News::Room { peer, .. } => {
@@ -137,7 +137,7 @@ impl Core {
                 }
                 Order::Died { it } => {
                     if let Some(peer) = replication.place(it.node) {
-                        replication.broadcast(|| FromNode::Died { peer });
+                        replication.broadcast(|| FromNode::Died { peer, it });
                     }
                 }
                 Order::Resync { node, number } => {

@@ -38,9 +38,10 @@ use tidegate_dataplane::time::Now;
 /// Orders that wait to be taken; a caller that never takes them loses the oldest. Views and deaths in such a number do
 /// not happen between two polls.
 const ORDERS_MAX: usize = 1_024;
-/// A resync to a peer is started at most so often, in ms. Who wants one says so again until it comes, so a wish that comes
-/// sooner (of a shard that has not got the order yet) is not kept.
+/// A resync to a peer is started at most so often, in ms.
 const RESYNC_PAUSE_MS: u64 = 1_000;
+/// A peer's wish may be so much older than its arrival, in ms.
+const WISH_MS: u64 = 300;
 /// So long a resync waits until the peer's view is this node's, in ms: by different views nothing can be swept, and all
 /// of it would be sent again.
 const VIEWS_MS: u64 = 1_000;
@@ -169,7 +170,7 @@ impl Coordinator {
             self.strangers.entry(it.node).or_default();
         }
         let Some(member) = self.linked(it.node) else { return };
-        member.link = Some((it.boot, link));
+        let before = member.link.replace((it.boot, link)).filter(|(boot, _)| *boot != it.boot);
         (member.applying, member.started, member.wanted, member.is_full) = (None, None, None, false);
         if member.caught_up != Some(it.boot) {
             (member.caught_up, member.asked) = (None, None);
@@ -179,6 +180,17 @@ impl Coordinator {
             self.detector.is_present(it);
         }
         self.judge(now);
+        if let Some((boot, _)) = before {
+            self.gone_unseen(Boot { boot, ..it });
+        }
+    }
+
+    /// A link is no more. If its node never seemed to be alive here, nobody will be declared dead; what it told is told on
+    /// all the same, for it may have come to nobody else.
+    fn gone_unseen(&mut self, it: Boot) {
+        if !self.alive.iter().any(|life| life.it == it) {
+            self.order(Order::Died { it });
+        }
     }
 
     /// A link is down.
@@ -186,10 +198,15 @@ impl Coordinator {
         self.pass(now);
         let is_its = |member: &Member| member.link.is_some_and(|(_, up)| up == link);
         self.strangers.retain(|stranger, member| *stranger != node || !is_its(member));
+        let mut gone = None;
         if let Some(member) = self.members.get_mut(&node).filter(|member| is_its(member)) {
-            (member.link, member.applying) = (None, None);
+            gone = member.link.take();
+            member.applying = None;
         }
         self.judge(now);
+        if let Some((boot, _)) = gone {
+            self.gone_unseen(Boot { node, boot });
+        }
     }
 
     /// One of this node's shards has applied a whole resync of that peer.
@@ -245,14 +262,19 @@ impl Coordinator {
         }
     }
 
-    /// Somebody wants this node to send everything that it owns to that peer: the peer, a shard here, an operator.
-    pub fn resync_to(&mut self, node: u16, now: Now) {
+    /// A peer, or an operator, wants this node to send everything that it owns.
+    pub fn peer_wants(&mut self, node: u16, now: Now) {
+        self.resync_to(node, Now(now.0.saturating_sub(WISH_MS)), now);
+    }
+
+    /// A shard here knows since then that a peer lacks something. What was started later, and just now, will bring it;
+    /// if it does not, the shard says so again.
+    pub fn resync_to(&mut self, node: u16, since: Now, now: Now) {
         self.pass(now);
-        if let Some(member) = self.linked(node) {
-            let early = member.started.is_some_and(|at| now.since(at) < RESYNC_PAUSE_MS);
-            if !early {
-                member.wanted.get_or_insert(now);
-            }
+        if let Some(member) = self.linked(node)
+            && member.started.is_none_or(|at| at <= since || now.since(at) >= RESYNC_PAUSE_MS)
+        {
+            member.wanted.get_or_insert(now);
         }
         self.judge(now);
     }
@@ -376,7 +398,9 @@ impl Coordinator {
         let digest = self.view.digest();
         let agrees = |node: u16| self.detector.word(node).is_some_and(|word| word.view == digest);
         let due = |(node, m): &(&u16, &Member)| {
-            m.link.is_some() && m.wanted.is_some_and(|at| agrees(**node) || now.since(at) >= VIEWS_MS)
+            let rested = m.started.is_none_or(|at| now.since(at) >= RESYNC_PAUSE_MS);
+            let wanted = m.wanted.is_some_and(|at| agrees(**node) || now.since(at) >= VIEWS_MS);
+            m.link.is_some() && rested && wanted
         };
         let due: ArrayVec<u16, NODES_MAX> =
             self.members.iter().filter(due).map(|(node, _)| *node).take(NODES_MAX).collect();

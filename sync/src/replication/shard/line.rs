@@ -21,13 +21,20 @@ const ANSWERS_MAX: usize = 256;
 #[derive(Debug)]
 pub(super) struct Want {
     pub(super) why: ResyncWhy,
+    pub(super) since: Now,
     next_at: Now,
     pause_ms: u64,
 }
 
 impl Want {
-    fn new(why: ResyncWhy, next_at: Now) -> Self {
-        Want { why, next_at, pause_ms: WANT_PAUSE_MS }
+    /// From then on.
+    fn new(why: ResyncWhy, since: Now) -> Self {
+        Want { why, since, next_at: since, pause_ms: WANT_PAUSE_MS }
+    }
+
+    /// Said only after a pause.
+    fn after_pause(self) -> Self {
+        Want { next_at: Now(self.since.0 + WANT_PAUSE_MS), ..self }
     }
 
     /// Whether it is time to say so (again).
@@ -256,7 +263,7 @@ impl Line {
         match &mut self.want_in {
             // The pause goes on growing.
             Some(want) => want.why = why,
-            None => self.want_in = Some(Want::new(why, Now(now.0 + WANT_PAUSE_MS))),
+            None => self.want_in = Some(Want::new(why, now).after_pause()),
         }
     }
 

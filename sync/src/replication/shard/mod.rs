@@ -199,7 +199,7 @@ impl Shard {
             let peer = line.peer;
             let mut say = |want: &mut line::Want| {
                 if want.is_due(now) {
-                    wire.tell(News::WantsResync { peer, link, why: want.why });
+                    wire.tell(News::WantsResync { peer, link, why: want.why, since: want.since });
                 }
             };
             if let Some(want) = line.want_out.as_mut().filter(|_| line.resync.is_none()) {

@@ -66,7 +66,7 @@ impl Shard {
                     line.full = full;
                 }
             }
-            FromNode::Died { peer } => engine.peer_died(peer, now),
+            FromNode::Died { peer, it } => engine.peer_died(peer, it, now),
         }
     }
 

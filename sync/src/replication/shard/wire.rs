@@ -6,6 +6,7 @@ use tidegate_dataplane::engine::{Peer, Question};
 use tidegate_dataplane::names::Names;
 use tidegate_dataplane::session::copy::{EndNote, SessionCopy};
 use tidegate_dataplane::session::owner::{Boot, View};
+use tidegate_dataplane::time::Now;
 
 /// The worker's side of its rings.
 pub trait Wire {
@@ -133,6 +134,8 @@ pub enum FromNode {
     Died {
         /// The peer's place.
         peer: Peer,
+        /// Its boot.
+        it: Boot,
     },
 }
 
@@ -181,6 +184,8 @@ pub enum News {
         link: u64,
         /// Why.
         why: ResyncWhy,
+        /// Since when.
+        since: Now,
     },
     /// A session of the peer found no room; said once, until [`News::Room`].
     NoRoom {

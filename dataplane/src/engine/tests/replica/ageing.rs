@@ -79,7 +79,7 @@ fn a_flow_through_replicas_alone_outlives_its_owner() {
             for node in 2..=3 {
                 c.view(node, &[2, 3]);
                 let now = c.of(node).now;
-                c.of(node).engine.peer_died(Cluster::slot(1), now);
+                c.of(node).engine.peer_died(Cluster::slot(1), boot(1), now);
             }
         }
         let through = 2 + u16::from(round % 2 == 1);
@@ -102,7 +102,7 @@ fn what_a_dead_node_may_have_seen_untold_counts_for_the_new_owner() {
     c.talk();
     c.view(2, &[2]);
     let now = c.of(2).now;
-    c.of(2).engine.peer_died(Cluster::slot(1), now);
+    c.of(2).engine.peer_died(Cluster::slot(1), boot(1), now);
     c.of(2).wait_ms(TIMEOUT_MS + bound_ms() - 100);
     assert_eq!(c.of(2).verdict(OUT, udp(true, 4000, 7777, 1)), Verdict::Transmit(IN));
     assert_eq!(c.of(2).engine.counters().created, 0);

@@ -144,7 +144,7 @@ fn the_last_words_of_a_dead_node_reach_everybody() {
     for node in 2..=3 {
         c.view(node, &[2, 3]);
         let now = c.of(node).now;
-        c.of(node).engine.peer_died(Cluster::slot(1), now);
+        c.of(node).engine.peer_died(Cluster::slot(1), boot(1), now);
     }
     for told in c.read(2, 3) {
         c.apply(2, 3, &told);

@@ -164,7 +164,7 @@ fn a_new_boot_of_a_peer_begins_anew() {
     world.cut(0, 1);
     world.reboot(1);
     world.view(0, &[0]);
-    world.nodes[0].all(|| FromNode::Died { peer: Peer(1) });
+    world.nodes[0].all(|| FromNode::Died { peer: Peer(1), it: boot(1) });
     world.run(200);
     world.view(0, &[0, 1]);
     world.view(1, &[0, 1]);
