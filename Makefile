@@ -57,12 +57,13 @@ test-lab: build ## real traffic through real devices, in namespaces
 	$(TEST) --test lab -- --test-threads=2
 	$(TEST) --test alone --test corrupted_fields -- --test-threads=1
 
-test-planted: setup ## faults planted in the agreement: the simulation must find each
+test-planted: setup ## planted faults: the simulations must find each
 	cluster-tests/planted/planted.sh
 
 SEEDS ?= 200
-sim: build ## simulated clusters: SEEDS=n of them, their counts, and what they found
+sim: build ## simulated clusters and sessions: SEEDS=n of each, their counts, and what they found
 	target/release/tidegate-lab sim --seeds $(SEEDS)
+	target/release/tidegate-lab sim --sessions --seeds $(SEEDS)
 
 soak: build ## the long versions of the cluster's tests: a thousand applies, ten deaths and more, full and failing disks
 	TIDEGATE_LONG=1 $(TEST) --test lab -- --test-threads=1 cluster_ repl_

@@ -10,6 +10,7 @@ mod converge;
 #[cfg(feature = "corrupt")]
 mod corrupted;
 mod fates;
+mod found;
 mod resyncs;
 mod rights;
 mod simple;

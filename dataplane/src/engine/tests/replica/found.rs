@@ -1,0 +1,214 @@
+//! What the simulation of sessions found wrong, one test each.
+
+use super::*;
+use crate::engine::replica::refresh_ms;
+use crate::session::EndReason;
+use crate::session::copy::{EndNote, SessionCopy};
+use crate::session::record::SessionId;
+
+const TIMEOUT_MS: u32 = 20_000;
+
+fn short() -> String {
+    format!("{POLICY}\n[timeouts]\nudp = 20")
+}
+
+fn flow() -> Vec<u8> {
+    udp(true, 4000, 7777, 1)
+}
+
+/// The copies that `from` tells `to` now.
+fn copies(c: &mut Cluster, from: u16, to: u16) -> Vec<SessionCopy> {
+    let copy = |word| if let Told::Copy(copy) = word { Some(copy) } else { None };
+    c.read(from, to).into_iter().filter_map(copy).collect()
+}
+
+fn aged(copy: &SessionCopy, age_ms: u32) -> EndNote {
+    let SessionCopy { birth, facts, .. } = copy;
+    EndNote { id: birth.id, tuple: birth.tuple, reason: EndReason::Aged, age_ms, bits: facts.map(|f| f.bits) }
+}
+
+/// Nodes 1 and 3 have made a session of one flow each; node 2 knows both, and node 1 has told node 3 nothing. What node 1
+/// told of its own.
+fn two_births(c: &mut Cluster, between_ms: u64) -> SessionCopy {
+    c.of(1).verdict(OUT, flow());
+    let first = copies(c, 1, 2)[0];
+    c.read(1, 3);
+    c.apply(1, 2, &Told::Copy(first));
+    c.nodes.iter_mut().for_each(|lab| lab.wait_ms(between_ms));
+    c.of(3).verdict(OUT, flow());
+    for word in c.read(3, 2) {
+        c.apply(3, 2, &word);
+    }
+    first
+}
+
+#[test]
+fn who_loses_a_second_birth_goes_on_with_the_first_whoever_tells_of_it() {
+    // Red when the first birth is refused because its origin is alive and has not told of it: the node forwards nothing
+    // until that one comes to it, and both are lost if it dies before.
+    let mut c = Cluster::new(3);
+    two_births(&mut c, 100);
+    for word in c.read(2, 3) {
+        c.apply(2, 3, &word);
+    }
+    let lab = c.of(3);
+    lab.engine.sweep(lab.now);
+    assert_eq!(c.of(3).only().id.origin, 1);
+    assert_eq!(c.of(3).verdict(OUT, flow()), Verdict::Transmit(IN));
+    assert_eq!(c.of(3).engine.counters().created, 1, "its own, before");
+}
+
+#[test]
+fn a_birth_of_another_that_no_session_here_has_lost_to_is_refused() {
+    // Red when any word of a third node counts: then a member can put in what it likes.
+    let mut c = Cluster::new(3);
+    let first = two_births(&mut c, 100);
+    assert_eq!(c.apply(2, 3, &Told::Copy(first)), Applied::Refused(Refusal::BirthOfAnother));
+    assert_eq!(c.of(3).only().id.origin, 3);
+}
+
+#[test]
+fn what_was_seen_of_a_second_birth_keeps_the_first_alive() {
+    // Red when the age of the loser's last packet is lost with it: the owner, which has not seen that one, ages the flow.
+    let mut c = Cluster::with(3, &short());
+    let first = two_births(&mut c, 10_000);
+    let ends = c.read(2, 3).into_iter().filter(|word| matches!(word, Told::End(_))).collect::<Vec<_>>();
+    ends.iter().for_each(|end| {
+        c.apply(2, 3, end);
+    });
+    assert_eq!(c.counts()[2], 0);
+    let late = SessionCopy { age_ms: 10_000, ..first };
+    assert_eq!(c.apply(1, 3, &Told::Copy(late)), Applied::New);
+    assert!(c.of(3).only().idle_ms < 1_000, "{} ms", c.of(3).only().idle_ms);
+    assert_eq!(c.apply(1, 3, &Told::End(aged(&first, 10_500))), Applied::Answered);
+}
+
+#[test]
+fn a_claim_stays_as_old_as_it_was_told_on_a_node_that_has_just_started() {
+    // Red when its age is cut off at this process's start: then a copy that refutes it seems older than the claim.
+    let mut c = Cluster::new(2);
+    c.of(1).verdict(OUT, flow());
+    let copy = copies(&mut c, 1, 2)[0];
+    let up_ms = c.of(2).now.0 as u32;
+    c.apply(1, 2, &Told::End(aged(&copy, 3 * up_ms)));
+    let younger = SessionCopy { age_ms: 2 * up_ms, ..copy };
+    assert_eq!(c.apply(1, 2, &Told::Copy(younger)), Applied::New);
+    let mut c = Cluster::new(2);
+    c.apply(1, 2, &Told::End(aged(&copy, 3 * up_ms)));
+    let older = SessionCopy { age_ms: 4 * up_ms, ..copy };
+    assert_eq!(c.apply(1, 2, &Told::Copy(older)), Applied::Unchanged);
+}
+
+/// Node 1, whose tombstones are few, alone for so long that it has aged a session that node 2 goes on to use; and then so
+/// many others that it has forgotten that. What node 2 says of it.
+fn forgotten(end_others: impl Fn(&mut Cluster)) -> (Cluster, Applied) {
+    let mut c = Cluster::with(2, &short());
+    c.nodes[0] = Lab::of_node(1, &short());
+    let few = ReplicationConfig { tombstones: 4, ..ReplicationConfig::default() };
+    c.nodes[0].engine.enable_replication(few).unwrap();
+    c.view(1, &[1, 2]);
+    c.of(1).verdict(OUT, flow());
+    c.talk();
+    c.view(1, &[1]);
+    c.nodes.iter_mut().for_each(|lab| lab.wait_ms(15_000));
+    c.of(2).verdict(OUT, flow());
+    c.of(1).wait_ms(15_000);
+    c.ask();
+    assert_eq!(c.of(1).sessions().len(), 0);
+    end_others(&mut c);
+    c.of(2).wait_ms(15_000);
+    c.of(2).verdict(OUT, flow());
+    c.view(1, &[1, 2]);
+    c.read(2, 1);
+    let now = c.of(2).now;
+    let id: SessionId = c.of(2).only().id;
+    let tuple = c.of(2).only().wings[0].tuple;
+    let asked = Question { id, tuple, age_ms: TIMEOUT_MS };
+    c.of(2).engine.answer(&asked, now);
+    let copy = copies(&mut c, 2, 1)[0];
+    let applied = c.apply(2, 1, &Told::Copy(copy));
+    (c, applied)
+}
+
+fn others(c: &mut Cluster) {
+    (0..8).for_each(|n| {
+        c.of(1).verdict(OUT, udp(true, 5000 + n, 7777, 1));
+    });
+}
+
+#[test]
+fn an_end_by_age_that_is_forgotten_ends_nothing_that_was_used_since() {
+    // Red when an owner takes everything for over that it owns and has no more: after a cut in which it aged much, live
+    // sessions would die.
+    let (mut c, applied) = forgotten(|c| {
+        others(c);
+        c.of(1).wait_ms(25_000);
+        c.ask();
+    });
+    assert_eq!(applied, Applied::New);
+    assert_eq!(c.of(1).verdict(IN, udp(false, 4000, 7777, 1)), Verdict::Transmit(OUT));
+}
+
+#[test]
+fn an_end_for_good_that_may_be_forgotten_is_one() {
+    // Red when a session comes back whose end by an operator may be among those that had to go.
+    let (c, applied) = forgotten(|c| {
+        c.of(1).wait_ms(60_000);
+        others(c);
+        let now = c.of(1).now;
+        c.of(1).engine.clear(0, u32::MAX, &SessionFilter::default(), now);
+    });
+    assert_eq!(applied, Applied::Answered);
+    assert_eq!(c.counts()[0], 0);
+}
+
+#[test]
+fn news_that_comes_back_from_who_was_sent_it_is_still_told_to_the_others() {
+    // Red when the echo, younger by the way that it took, counts as told by somebody else: node 3 hears of it from nobody.
+    let mut c = Cluster::with(3, &short());
+    c.of(1).verdict(OUT, flow());
+    c.talk();
+    c.nodes.iter_mut().for_each(|lab| lab.wait_ms(u64::from(refresh_ms(TIMEOUT_MS)) + 1_000));
+    c.talk();
+    c.of(1).verdict(OUT, flow());
+    // Node 2 was sent it outside of the log, as by a resync, and says what it has: as old as it came, 20 ms later.
+    let told = c.of(2).only();
+    let now = c.of(2).now;
+    c.of(2).engine.answer(&Question { id: told.id, tuple: told.wings[0].tuple, age_ms: u32::MAX }, now);
+    let echo = SessionCopy { age_ms: 0, ..copies(&mut c, 2, 1)[0] };
+    c.read(2, 3);
+    c.of(1).wait_ms(20);
+    assert_eq!(c.apply(2, 1, &Told::Copy(echo)), Applied::Merged);
+    c.of(1).wait_ms(2_000);
+    assert_eq!(copies(&mut c, 1, 3).len(), 1);
+}
+
+#[test]
+fn words_of_a_dead_node_that_come_late_are_told_on() {
+    // Red when only what came before the death is: what was on its way stays on the one node that it reached.
+    let mut c = Cluster::new(3);
+    c.of(1).verdict(OUT, flow());
+    let words = c.read(1, 2);
+    c.view(2, &[2, 3]);
+    c.view(3, &[2, 3]);
+    let now = c.of(2).now;
+    c.of(2).engine.peer_died(Cluster::slot(1), boot(1), now);
+    for word in &words {
+        assert_eq!(c.apply(1, 2, word), Applied::New);
+    }
+    assert_eq!(copies(&mut c, 2, 3).len(), 1);
+    let end = EndNote { reason: EndReason::Cleared, ..aged(&copies_of(&words)[0], 0) };
+    assert_eq!(c.apply(1, 2, &Told::End(end)), Applied::Merged);
+    assert!(c.read(2, 3).iter().any(|word| matches!(word, Told::End(_))));
+    // Alive after all, it speaks for itself.
+    c.view(2, &[1, 2, 3]);
+    c.of(1).verdict(OUT, udp(true, 4001, 7777, 1));
+    for word in c.read(1, 2) {
+        c.apply(1, 2, &word);
+    }
+    assert_eq!(c.read(2, 3), []);
+}
+
+fn copies_of(words: &[Told]) -> Vec<SessionCopy> {
+    words.iter().filter_map(|word| if let Told::Copy(copy) = word { Some(*copy) } else { None }).collect()
+}
