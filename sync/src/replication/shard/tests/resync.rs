@@ -162,9 +162,10 @@ fn a_new_boot_of_a_peer_begins_anew() {
     (100..150).for_each(|n| assert!(world.send(1, n, true)));
     world.run(50);
     world.cut(0, 1);
+    let it = world.nodes[1].it;
     world.reboot(1);
     world.view(0, &[0]);
-    world.nodes[0].all(|| FromNode::Died { peer: Peer(1), it: boot(1) });
+    world.nodes[0].all(|| FromNode::Died { peer: Peer(1), it });
     world.run(200);
     world.view(0, &[0, 1]);
     world.view(1, &[0, 1]);
