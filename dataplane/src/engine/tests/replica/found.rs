@@ -184,7 +184,7 @@ fn news_that_comes_back_from_who_was_sent_it_is_still_told_to_the_others() {
     c.of(2).engine.answer(&Question { id: told.id, tuple: told.wings[0].tuple, age_ms: u32::MAX }, now);
     let echo = SessionCopy { age_ms: 0, ..copies(&mut c, 2, 1)[0] };
     c.read(2, 3);
-    c.of(1).wait_ms(20);
+    c.of(1).now.0 += 20;
     assert_eq!(c.apply(2, 1, &Told::Copy(echo)), Applied::Merged);
     c.of(1).wait_ms(2_000);
     assert_eq!(copies(&mut c, 1, 3).len(), 1);
