@@ -22,6 +22,7 @@ mod early;
 mod ends;
 mod log;
 mod resync;
+mod rights;
 mod side;
 mod told;
 mod tombs;

@@ -17,6 +17,7 @@
 //!
 //! A broken link alone changes nothing while heartbeats go on: nobody is dead, and nothing is gained by a node less.
 
+mod links;
 mod order;
 mod standing;
 mod status;
@@ -163,52 +164,6 @@ impl Coordinator {
         }
     }
 
-    /// A link is up.
-    pub fn link_up(&mut self, it: Boot, link: u64, now: Now) {
-        self.pass(now);
-        if !self.members.contains_key(&it.node) && self.strangers.len() < NODES_MAX {
-            self.strangers.entry(it.node).or_default();
-        }
-        let Some(member) = self.linked(it.node) else { return };
-        let before = member.link.replace((it.boot, link)).filter(|(boot, _)| *boot != it.boot);
-        (member.applying, member.started, member.wanted, member.is_full) = (None, None, None, false);
-        if member.caught_up != Some(it.boot) {
-            (member.caught_up, member.asked) = (None, None);
-            member.no_room.clear();
-        }
-        if self.members.contains_key(&it.node) {
-            self.detector.is_present(it);
-        }
-        self.judge(now);
-        if let Some((boot, _)) = before {
-            self.gone_unseen(Boot { boot, ..it });
-        }
-    }
-
-    /// A link is no more. If its node never seemed to be alive here, nobody will be declared dead; what it told is told on
-    /// all the same, for it may have come to nobody else.
-    fn gone_unseen(&mut self, it: Boot) {
-        if !self.alive.iter().any(|life| life.it == it) {
-            self.order(Order::Died { it });
-        }
-    }
-
-    /// A link is down.
-    pub fn link_down(&mut self, node: u16, link: u64, now: Now) {
-        self.pass(now);
-        let is_its = |member: &Member| member.link.is_some_and(|(_, up)| up == link);
-        self.strangers.retain(|stranger, member| *stranger != node || !is_its(member));
-        let mut gone = None;
-        if let Some(member) = self.members.get_mut(&node).filter(|member| is_its(member)) {
-            gone = member.link.take();
-            member.applying = None;
-        }
-        self.judge(now);
-        if let Some((boot, _)) = gone {
-            self.gone_unseen(Boot { node, boot });
-        }
-    }
-
     /// One of this node's shards has applied a whole resync of that peer.
     pub fn resync_applied(&mut self, shard: u16, node: u16, link: u64, number: u64, now: Now) {
         self.pass(now);
@@ -251,14 +206,6 @@ impl Coordinator {
     pub fn peer_room(&mut self, node: u16, room: bool) {
         if let Some(member) = self.linked(node) {
             member.is_full = !room;
-        }
-    }
-
-    /// A member, or a node that has a link and may become one.
-    fn linked(&mut self, node: u16) -> Option<&mut Member> {
-        match self.members.get_mut(&node) {
-            Some(member) => Some(member),
-            None => self.strangers.get_mut(&node),
         }
     }
 
