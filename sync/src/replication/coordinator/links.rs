@@ -1,6 +1,6 @@
 //! Links to peers as they come and go, also of nodes that are no members yet as far as this one knows.
 
-use super::{Coordinator, Member, Order};
+use super::{Coordinator, Member};
 use tidegate_dataplane::session::owner::{Boot, NODES_MAX};
 use tidegate_dataplane::time::Now;
 
@@ -12,7 +12,7 @@ impl Coordinator {
             self.strangers.entry(it.node).or_default();
         }
         let Some(member) = self.linked(it.node) else { return };
-        let before = member.link.replace((it.boot, link)).filter(|(boot, _)| *boot != it.boot);
+        member.link = Some((it.boot, link));
         (member.applying, member.started, member.wanted, member.is_full) = (None, None, None, false);
         if member.caught_up != Some(it.boot) {
             (member.caught_up, member.asked) = (None, None);
@@ -22,17 +22,6 @@ impl Coordinator {
             self.detector.is_present(it);
         }
         self.judge(now);
-        if let Some((boot, _)) = before {
-            self.gone_unseen(Boot { boot, ..it });
-        }
-    }
-
-    /// A link is no more. If its node never seemed to be alive here, nobody will be declared dead; what it told is told on
-    /// all the same, for it may have come to nobody else.
-    fn gone_unseen(&mut self, it: Boot) {
-        if !self.alive.iter().any(|life| life.it == it) {
-            self.order(Order::Died { it });
-        }
     }
 
     /// A link is down.
@@ -40,15 +29,10 @@ impl Coordinator {
         self.pass(now);
         let is_its = |member: &Member| member.link.is_some_and(|(_, up)| up == link);
         self.strangers.retain(|stranger, member| *stranger != node || !is_its(member));
-        let mut gone = None;
         if let Some(member) = self.members.get_mut(&node).filter(|member| is_its(member)) {
-            gone = member.link.take();
-            member.applying = None;
+            (member.link, member.applying) = (None, None);
         }
         self.judge(now);
-        if let Some((boot, _)) = gone {
-            self.gone_unseen(Boot { node, boot });
-        }
     }
 
     /// A member, or a node that has a link and may become one.
