@@ -5,6 +5,7 @@ use super::{Applied, Engine, Peer, Refusal};
 use crate::session::EndReason;
 use crate::session::copy::{EndNote, SessionCopy};
 use crate::session::owner::Boot;
+use crate::session::record::SessionId;
 use crate::time::Now;
 
 impl Engine {
@@ -42,7 +43,7 @@ impl Engine {
                 return if told { self.answer_end(id) } else { Some(Applied::Unchanged) };
             }
         }
-        if own && !lives_on && owner.is_none_or(|o| o == origin) && !self.is_aged_only(copy, now) {
+        if own && !lives_on && owner.is_none_or(|o| o == origin) && !self.is_aged_only(id) {
             // What it owns and no longer has is over, even if the tombstone is gone by now.
             return Some(self.bury_unknown(copy));
         }
@@ -62,15 +63,14 @@ impl Engine {
         Some(Applied::Refused(Refusal::BirthOfAnother))
     }
 
-    /// Whether a session that this node made and has no more can have ended by age alone: of all final ends that
-    /// could be its, the tombstones are here. An end by age that is forgotten is no end for who has seen packets since.
-    fn is_aged_only(&self, copy: &SessionCopy, now: Now) -> bool {
+    /// Whether a session that this node made and has no more can have ended by age alone: no tombstone of an end for
+    /// good was overwritten since it was made. That somebody has used it since says nothing: what an operator cleared is
+    /// used on where that is not known yet. An end by age that is forgotten is none for who has seen packets since.
+    fn is_aged_only(&self, id: SessionId) -> bool {
         let Some(r) = &self.replica else { return false };
         let lost_ms = r.log.tombs.finals_lost_ms().max(r.foreign.finals_lost_ms());
-        let id = copy.birth.id;
         let made_ms = id.made_s().saturating_sub(u64::from(id.boot)) * 1000;
-        let seen_ms = now.0.saturating_sub(u64::from(copy.age_ms));
-        made_ms.max(seen_ms) > lost_ms || lost_ms == 0
+        made_ms > lost_ms || lost_ms == 0
     }
 
     fn bury_unknown(&mut self, copy: &SessionCopy) -> Applied {

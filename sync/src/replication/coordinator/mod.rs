@@ -141,14 +141,14 @@ impl Coordinator {
         let others = |node: &u16| nodes.contains(node) && *node != self.me.node;
         self.members.retain(|node, _| others(node));
         let Coordinator { detector, members, strangers, .. } = self;
-        for node in nodes.iter().filter(|node| others(node)) {
-            members.entry(*node).or_insert_with(|| strangers.remove(node).unwrap_or_default());
-        }
         detector.retain(|node| members.contains_key(&node));
-        for (node, member) in members {
-            if let Some((boot, _)) = member.link {
-                detector.is_present(Boot { node: *node, boot });
+        for node in nodes.iter().copied().filter(others) {
+            let stranger = strangers.remove(&node);
+            // Only of who comes now: of a member, heartbeats may know a newer boot than its link does.
+            if let Some((boot, _)) = stranger.as_ref().and_then(|s| s.link) {
+                detector.is_present(Boot { node, boot });
             }
+            members.entry(node).or_insert_with(|| stranger.unwrap_or_default());
         }
         self.judge(now);
     }
