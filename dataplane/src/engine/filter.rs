@@ -8,11 +8,13 @@ use crate::addr::{Addr, Tuple};
 use crate::names::{AppId, RuleId, ZoneId};
 use crate::route::PortId;
 use crate::session::State;
+use crate::session::owner::View;
 use crate::session::record::SessionId;
 use crate::table::SlotId;
 use crate::time::Now;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Ports from `first` to `last`, both included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +48,18 @@ impl Bounds {
     fn holds(self, n: u64) -> bool {
         self.min.is_none_or(|min| min <= n) && self.max.is_none_or(|max| n <= max)
     }
+}
+
+/// Whose sessions are meant.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Whose {
+    /// Anybody's.
+    #[default]
+    Anybodys,
+    /// What this node owns, as it believes.
+    Own,
+    /// What this node (the view's `me`) owns as another one believes: so several nodes answer by one view.
+    OwnBy(Arc<View>),
 }
 
 /// What a session must be; what is `None` is not asked. All that is asked must hold. Addresses and
@@ -84,8 +98,8 @@ pub struct SessionFilter {
     pub packets: Bounds,
     /// Bytes of both wings.
     pub bytes: Bounds,
-    /// Only what this node owns. Not asked of events.
-    pub owned_only: bool,
+    /// Whose they are. Not asked of events.
+    pub whose: Whose,
 }
 
 /// What the first step of a filter asks about.
@@ -177,8 +191,16 @@ impl Engine {
         let outline =
             Outline { tuple: self.first_tuple(slot), zones: hot.zone, state: State::from_u8(hot.state) };
         f.fits_outline(&outline)
-            && (!f.owned_only || self.is_mine(slot))
+            && self.is_of(slot, &f.whose)
             && (!f.needs_detail() || f.fits_detail(&self.detail(slot, f, now)))
+    }
+
+    fn is_of(&self, slot: SlotId, whose: &Whose) -> bool {
+        match whose {
+            Whose::Anybodys => true,
+            Whose::Own => self.is_mine(slot),
+            Whose::OwnBy(view) => view.is_mine(self.table.cold(slot).id()),
+        }
     }
 
     /// The ports are looked up only when the filter asks for one.

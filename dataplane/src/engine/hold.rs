@@ -76,6 +76,11 @@ impl Engine {
         }
     }
 
+    /// Whether first packets wait for acknowledgements.
+    pub fn holds_packets(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| hold.len() > 0)
+    }
+
     /// Holds the first packet of a session that was set up just now, if its rule asks for that and peers are
     /// there to wait for. `None`: it goes on.
     #[cold]

@@ -36,7 +36,7 @@ mod tell;
 mod track;
 
 pub use counters::Counters;
-pub use filter::{Bounds, Detail, Outline, PortRange, SessionFilter};
+pub use filter::{Bounds, Detail, Outline, PortRange, SessionFilter, Whose};
 pub use inspect::{SessionView, Summary, Tally, WingView};
 pub use io::*;
 pub use limit::RateLimit;

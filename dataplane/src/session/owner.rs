@@ -63,6 +63,12 @@ impl View {
         &self.alive
     }
 
+    /// Nodes that own sessions, sorted: those in sync, and while there is none, all that are alive.
+    #[inline]
+    pub fn owners(&self) -> &[Boot] {
+        if self.in_sync.is_empty() { &self.alive } else { &self.in_sync }
+    }
+
     /// Whether that boot of a node is alive.
     #[inline]
     pub fn is_alive(&self, boot: Boot) -> bool {
@@ -76,7 +82,7 @@ impl View {
     #[inline]
     pub fn owner(&self, id: SessionId) -> Boot {
         let origin = Boot { node: id.origin, boot: id.boot };
-        let among = if self.in_sync.is_empty() { &self.alive } else { &self.in_sync };
+        let among = self.owners();
         if among.contains(&origin) {
             return origin;
         }

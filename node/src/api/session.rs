@@ -161,6 +161,10 @@ pub struct SessionQuery {
     #[arg(skip)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub local: bool,
+    /// Between nodes: who may own sessions, as the asking node believes (`node.boot`, with commas).
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
     /// At least so much: since its first packet: seconds, or such as 30s, 5m, 2h.
     #[arg(long, value_name = "DURATION")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -6,6 +6,7 @@ use super::error::ApiError;
 use super::members::{Lines, Member, NoAnswer, SOON, Targets, targets};
 use super::sessions::{self, Asked, CHUNKS, Scope, Sender, line, lines};
 use super::sort::Order;
+use super::whose::{belief, whose};
 use crate::api::{
     ClearReply, ClearRequest, ListEnd, ListLine, NodeSummary, Session, SessionQuery, SessionSummary,
     UnansweredNode,
@@ -34,9 +35,16 @@ fn path(path: &str, query: &SessionQuery) -> Result<String, ApiError> {
     with_query(path, &passed_on(query)).map_err(|e| ApiError::usage(e.message))
 }
 
+/// The same by this node's view: all who are asked answer by one.
+fn by_one_view(node: &Node, query: SessionQuery) -> SessionQuery {
+    SessionQuery { view: belief(node), ..query }
+}
+
 /// `session list`.
 pub(super) fn list(node: Arc<Node>, query: SessionQuery, asked: Asked) -> Result<Response, ApiError> {
     let targets = targets(&node, &query)?;
+    let query = by_one_view(&node, query);
+    let asked = asked.by(whose(&node, &query, Scope::Owned));
     Ok(lines(move |sender| async move {
         let end = match asked.order {
             None => one_by_one(&node, &query, asked, targets, &sender).await,
@@ -263,6 +271,7 @@ pub(super) async fn show(node: &Arc<Node>, query: &SessionQuery, id: &str) -> Re
 /// `session summary`.
 pub(super) async fn summary(node: &Arc<Node>, query: &SessionQuery) -> Result<SessionSummary, ApiError> {
     let Targets { here, others } = targets(node, query)?;
+    let query = &by_one_view(node, query.clone());
     let path = path("/v1/sessions/summary", query)?;
     let mut parts = Vec::new();
     if here {

@@ -19,6 +19,7 @@ mod units;
 mod verify;
 pub(crate) mod view;
 mod watch;
+mod whose;
 
 pub use asker::Asker;
 pub use routes::{control_router, metrics_router};

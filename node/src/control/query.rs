@@ -8,7 +8,7 @@ use crate::diagnostic::nearest;
 use ipnet::IpNet;
 use std::net::IpAddr;
 use std::sync::Arc;
-use tidegate_dataplane::engine::{Bounds, PortRange, SessionFilter};
+use tidegate_dataplane::engine::{Bounds, PortRange, SessionFilter, Whose};
 use tidegate_dataplane::names::{AppId, Names, RuleId, ZoneId};
 use tidegate_dataplane::route::PortId;
 use tidegate_dataplane::session::State;
@@ -55,6 +55,7 @@ pub(super) fn filter(query: &SessionQuery, known: &Vocabulary) -> Result<Session
         limit: _,
         sort: _,
         local: _,
+        view: _,
     } = query;
     refuse_unbuilt(*tunnel, *resource_manager)?;
     for (flag, text) in [("owner", owner), ("node", node)] {
@@ -80,7 +81,7 @@ pub(super) fn filter(query: &SessionQuery, known: &Vocabulary) -> Result<Session
         remaining_ms: bounds("remaining", min_remaining, max_remaining, duration_ms)?,
         packets: bounds("packets", min_packets, max_packets, count)?,
         bytes: bounds("bytes", min_bytes, max_bytes, bytes)?,
-        owned_only: false,
+        whose: Whose::Anybodys,
     })
 }
 

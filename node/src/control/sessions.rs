@@ -3,6 +3,7 @@
 
 use super::error::ApiError;
 use super::sort::{self, Order, Top};
+use super::whose::whose;
 use super::{everywhere, members, query};
 use crate::api::{ListEnd, ListLine, NodeSummary, Session, SessionQuery, SessionSummary};
 use crate::control::view::{PROTOCOLS, protocol_name};
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use tidegate_dataplane::engine::{Engine, SessionFilter, SessionView, Tally};
+use tidegate_dataplane::engine::{Engine, SessionFilter, SessionView, Tally, Whose};
 use tidegate_dataplane::session::{EndReason, State as SessionState};
 use tokio::sync::mpsc;
 
@@ -59,7 +60,7 @@ impl Asked {
     fn read(node: &Node, query: &SessionQuery, scope: Scope) -> Result<Asked, ApiError> {
         let known = node.vocabulary();
         let mut filter = query::filter(query, &known)?;
-        filter.owned_only = scope == Scope::Owned;
+        filter.whose = whose(node, query, scope);
         let owner = query.owner.as_deref().map(|o| known.node("owner", o)).transpose()?;
         let order = query.sort.as_deref().map(Order::parse).transpose()?;
         let limit = match order {
@@ -67,6 +68,13 @@ impl Asked {
             None => query.limit.unwrap_or(u64::MAX),
         };
         Ok(Asked { filter, owner: owner.filter(|_| scope == Scope::Table), order, limit })
+    }
+}
+
+impl Asked {
+    /// The same of those sessions.
+    pub(super) fn by(self, whose: Whose) -> Asked {
+        Asked { filter: SessionFilter { whose, ..self.filter }, ..self }
     }
 }
 
@@ -89,7 +97,7 @@ pub(super) fn meant(node: &Node, query: &SessionQuery, scope: Scope) -> Result<S
         return Err(ApiError::usage("--owner with --local goes with `session list` only"));
     }
     let filter = query::unordered(query, &node.vocabulary())?;
-    Ok(SessionFilter { owned_only: scope == Scope::Owned, ..filter })
+    Ok(SessionFilter { whose: whose(node, query, scope), ..filter })
 }
 
 /// The same for another member, which has read the query already: what this node has no word for matches nothing
@@ -384,8 +392,8 @@ async fn count(node: &Node, query: &SessionQuery, filter: SessionFilter) -> Sess
         }
     }
     let table = s.in_use;
-    if filter.owned_only {
-        let all = SessionFilter { owned_only: true, ..SessionFilter::default() };
+    if filter.whose != Whose::Anybodys {
+        let all = SessionFilter { whose: filter.whose.clone(), ..SessionFilter::default() };
         let owned = match filter == all {
             true => None,
             false => Some(tally(node, &all, &mut silent).await),

@@ -4,7 +4,7 @@ use super::heart::ToHeart;
 use crate::daemon::tandem::Replica;
 use crate::daemon::workers::Workers;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::mpsc::Sender;
 use tidegate_dataplane::engine::{Engine, PEERS_MAX, Peer};
 use tidegate_dataplane::time::Now;
@@ -32,6 +32,8 @@ pub(super) struct Tap {
     workers: Workers,
     control: mpsc::UnboundedSender<Control>,
     items: mpsc::Sender<FromNode>,
+    /// Whether the worker is to be woken for an acknowledgement.
+    waits_for_acks: Arc<AtomicBool>,
 }
 
 impl Tap {
@@ -42,10 +44,21 @@ impl Tap {
         self.workers.ring(self.worker);
     }
 
-    /// Sends a part of a batch, or an acknowledgement; waits while the worker has enough to do.
+    /// Sends a part of a batch; waits while the worker has enough to do.
     pub(super) async fn items(&self, items: FromNode) {
         let _ = self.items.send(items).await;
         self.workers.ring(self.worker);
+    }
+
+    /// Sends an acknowledgement. The worker is not woken unless something there waits for it, or too many do: its next
+    /// pass is never far.
+    pub(super) async fn acked(&self, acked: FromNode) {
+        let _ = self.items.send(acked).await;
+        // The worker says that it waits, then looks for mail, then sleeps: either it sees this or this sees that.
+        fence(Ordering::SeqCst);
+        if self.waits_for_acks.load(Ordering::SeqCst) || self.items.capacity() <= ITEMS / 2 {
+            self.workers.ring(self.worker);
+        }
     }
 }
 
@@ -105,8 +118,9 @@ pub(super) struct Ends {
     items: mpsc::Receiver<FromNode>,
     links: [Option<Linked>; PEERS_MAX],
     heart: Sender<ToHeart>,
-    /// Whether anything moved since it was last asked.
-    moved: bool,
+    /// An acknowledgement found the way back full.
+    owes: bool,
+    waits_for_acks: Arc<AtomicBool>,
 }
 
 impl Ends {
@@ -116,6 +130,7 @@ impl Ends {
 
     /// Acknowledges what all workers have applied. Where the way back is full it is tried again in the next pass.
     fn acknowledge(&mut self) {
+        self.owes = false;
         for linked in self.links.iter_mut().flatten().filter(|l| l.touched != 0) {
             for stream in 0..u64::BITS as u16 {
                 if linked.touched >> stream & 1 == 0 {
@@ -123,7 +138,7 @@ impl Ends {
                 }
                 if let Some(number) = linked.applied.due(stream) {
                     if linked.back.send(Back::Ack { stream, number }.frame()).is_err() {
-                        self.moved = true;
+                        self.owes = true;
                         continue;
                     }
                     linked.applied.acknowledged(stream, number);
@@ -138,7 +153,6 @@ impl Wire for Ends {
     fn next(&mut self) -> Option<FromNode> {
         // Links come before what comes by them.
         while let Ok(control) = self.control.try_recv() {
-            self.moved = true;
             match control {
                 Control::Link { peer, link, outlet, back, applied } => {
                     if let Some(place) = self.links.get_mut(usize::from(peer.0)) {
@@ -155,13 +169,10 @@ impl Wire for Ends {
                 }
             }
         }
-        let message = self.items.try_recv().ok();
-        self.moved |= message.is_some();
-        message
+        self.items.try_recv().ok()
     }
 
     fn send(&mut self, peer: Peer, link: u64, frame: Vec<u8>) -> Result<(), Vec<u8>> {
-        self.moved = true;
         match self.linked(peer, link) {
             Some(linked) => linked.outlet.send(frame),
             // Its end is on its way to the shard.
@@ -170,7 +181,6 @@ impl Wire for Ends {
     }
 
     fn tell(&mut self, news: News) {
-        self.moved = true;
         match news {
             News::Applied { peer, link, stream, number } => {
                 let worker = self.worker;
@@ -190,24 +200,24 @@ impl Wire for Ends {
 pub(super) struct Beside {
     shard: Shard,
     ends: Ends,
-    /// The log's head after the last run: what is above it was not told yet.
-    head: u64,
 }
 
 /// A worker's part, and the way to it.
 pub(super) fn pair(worker: u16, workers: &Workers, heart: Sender<ToHeart>) -> (Beside, Tap) {
     let (control, control_end) = mpsc::unbounded_channel();
     let (items, items_end) = mpsc::channel(ITEMS);
+    let waits_for_acks = Arc::new(AtomicBool::new(true));
     let ends = Ends {
         worker,
         control: control_end,
         items: items_end,
         links: Default::default(),
         heart,
-        moved: false,
+        owes: false,
+        waits_for_acks: waits_for_acks.clone(),
     };
-    let beside = Beside { shard: Shard::new(ShardConfig::default()), ends, head: 0 };
-    (beside, Tap { worker, workers: workers.clone(), control, items })
+    let beside = Beside { shard: Shard::new(ShardConfig::default()), ends };
+    (beside, Tap { worker, workers: workers.clone(), control, items, waits_for_acks })
 }
 
 impl Replica for Beside {
@@ -218,10 +228,13 @@ impl Replica for Beside {
     fn run(&mut self, engine: &mut Engine, now: Now) -> Exchanged {
         self.shard.run(engine, now, &mut self.ends);
         self.ends.acknowledge();
-        let head = engine.log_head();
-        let worked = std::mem::take(&mut self.ends.moved) | (std::mem::replace(&mut self.head, head) != head);
-        let again_ms = if worked || self.shard.is_busy() { SOON_MS } else { u32::MAX };
-        Exchanged { worked, again_ms }
+        let waits = self.shard.waits_for_acks(engine);
+        if self.ends.waits_for_acks.load(Ordering::Relaxed) != waits {
+            // One that came before this is mail, and is seen before the worker sleeps.
+            self.ends.waits_for_acks.store(waits, Ordering::SeqCst);
+        }
+        let again_ms = if self.shard.is_busy() || self.ends.owes { SOON_MS } else { u32::MAX };
+        Exchanged { worked: self.shard.has_more(engine), again_ms }
     }
 
     fn has_mail(&self) -> bool {

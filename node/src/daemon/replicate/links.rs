@@ -150,7 +150,8 @@ impl Intake for WayBack {
                     let tap = replication.taps().get(usize::from(stream));
                     let tap =
                         tap.ok_or_else(|| format!("an acknowledgement of stream {stream}, which is not"))?;
-                    tap.items(FromNode::Acked { peer, link, number }).await;
+                    let at = replication.now();
+                    tap.acked(FromNode::Acked { peer, link, number, at }).await;
                 }
                 said @ (Back::NoRoom | Back::Room) => {
                     let full = said == Back::NoRoom;

@@ -14,6 +14,8 @@ use std::time::Duration;
 const IDLE: Duration = Duration::from_secs(5);
 /// How often a silent peer is asked for a sign of life.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Packets of session records that a peer may take before it acknowledges them at once.
+const PACKETS_UNACKED: u32 = 24;
 /// How long one address is tried.
 pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 
@@ -45,6 +47,13 @@ impl Close {
     }
 }
 
+/// How soon a peer acknowledges packets. Its maximum delay rules the probe timer: 25 ms by default.
+fn acknowledgements() -> AckFrequencyConfig {
+    let mut ack = AckFrequencyConfig::default();
+    ack.max_ack_delay(Some(Duration::from_millis(1)));
+    ack
+}
+
 /// Transport settings, with limits for what a peer may open and send ahead.
 fn transport(bidi: u32, uni: u32) -> Arc<TransportConfig> {
     Arc::new(settings(bidi, uni))
@@ -52,9 +61,6 @@ fn transport(bidi: u32, uni: u32) -> Arc<TransportConfig> {
 
 fn settings(bidi: u32, uni: u32) -> TransportConfig {
     let mut transport = TransportConfig::default();
-    // The peer's maximum acknowledgement delay rules the probe timer: 25 ms by default.
-    let mut ack = AckFrequencyConfig::default();
-    ack.max_ack_delay(Some(Duration::from_millis(1)));
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(bidi))
         .max_concurrent_uni_streams(VarInt::from_u32(uni))
@@ -64,7 +70,7 @@ fn settings(bidi: u32, uni: u32) -> TransportConfig {
         .datagram_receive_buffer_size(None)
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IdleTimeout::try_from(IDLE).ok())
-        .ack_frequency_config(Some(ack));
+        .ack_frequency_config(Some(acknowledgements()));
     transport
 }
 
@@ -94,7 +100,11 @@ pub(crate) fn sync_client(tls: rustls::ClientConfig) -> Result<quinn::ClientConf
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(tls).map_err(|e| e.to_string())?;
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
     let mut transport = settings(0, 1);
+    // A batch is several packets: it is acknowledged once, with the peer's own word on it or after a millisecond.
+    let mut ack = acknowledgements();
+    ack.ack_eliciting_threshold(VarInt::from_u32(PACKETS_UNACKED));
     transport
+        .ack_frequency_config(Some(ack))
         .send_window(2 << 20)
         .stream_receive_window(VarInt::from_u32(256 << 10))
         .receive_window(VarInt::from_u32(512 << 10));

@@ -123,6 +123,8 @@ pub(super) struct Line {
     pub(super) outlet: Outlet,
     /// When the first item of the waiting batch was put there.
     pub(super) first_at: Now,
+    /// When the batch before it was finished.
+    pub(super) finished_at: Now,
     /// A finished batch that the ring had no place for.
     pub(super) kept: Option<(Unacked, Vec<u8>)>,
     /// Log number to go on with.
@@ -140,8 +142,9 @@ pub(super) struct Line {
     pub(super) unacked: VecDeque<Unacked>,
     pub(super) unacked_bytes: usize,
     pub(super) delay: Delay,
-    /// The newest batch that was acknowledged since it was last measured.
-    pub(super) answered: Option<Now>,
+    /// Of the newest batch that was acknowledged since it was last measured: when it was begun, and when the
+    /// acknowledgement came.
+    pub(super) answered: Option<(Now, Now)>,
     pub(super) resync: Option<ResyncOut>,
     /// The end of that resync is in the waiting batch.
     pub(super) ends: Option<u64>,
@@ -177,6 +180,7 @@ impl Line {
             down_at: Now(0),
             outlet: Outlet::new(config.flush_bytes),
             first_at: Now(0),
+            finished_at: Now(0),
             kept: None,
             cursor: 0,
             seen: 0,
@@ -276,18 +280,25 @@ impl Line {
 
     /// Notes how long the newest acknowledgement took; what they take, in microseconds.
     pub(super) fn measure(&mut self, now: Now) -> u64 {
-        if let Some(since) = self.answered.take() {
-            self.delay.take(since, now);
+        if let Some((since, at)) = self.answered.take() {
+            self.delay.take(since, at);
         }
         self.delay.us(self.unacked.front().map(|b| b.since), now)
     }
 
-    /// Takes an acknowledgement; says which resync's end it covers.
-    pub(super) fn acked(&mut self, number: u64) -> Option<u64> {
+    /// Whether there is something that can be told at once.
+    pub(super) fn has_more(&self, head: u64, unacked_max: usize) -> bool {
+        let scans = |r: &ResyncOut| !matches!(r.phase, Phase::CatchUp(_));
+        let waits = self.cursor < head || self.resync.as_ref().is_some_and(scans);
+        self.link.is_some() && waits && self.kept.is_none() && self.unacked.len() < unacked_max
+    }
+
+    /// Takes an acknowledgement that came at that time; says which resync's end it covers.
+    pub(super) fn acked(&mut self, number: u64, at: Now) -> Option<u64> {
         let mut ended = None;
         while let Some(batch) = self.unacked.pop_front_if(|b| b.number <= number) {
             self.unacked_bytes -= batch.bytes;
-            self.answered = Some(batch.since);
+            self.answered = Some((batch.since, at));
             self.seen = self.seen.max(batch.cursor);
             if batch.ends.is_some() {
                 ended = batch.ends;

@@ -43,7 +43,8 @@ use tidegate_dataplane::time::Now;
 pub struct ShardConfig {
     /// Bytes at which a batch is sent at once.
     pub flush_bytes: usize,
-    /// How long after its first item a batch is sent at the latest.
+    /// Time from one batch to the next. What comes after silence is sent at once, what follows within this time
+    /// leaves together at its end.
     pub flush_ms: u64,
     /// Records that one call of [`Shard::run`] takes in, about, and sends to each peer.
     pub records_per_run: usize,
@@ -156,6 +157,22 @@ impl Shard {
             line.link.is_some() && (waits || line.resync_in.is_some())
         };
         self.asking.waiting() > 0 || self.lines.iter().flatten().any(|line| is_busy(line))
+    }
+
+    /// Whether there is more to tell that nothing holds up: [`Shard::run`] is bounded.
+    pub fn has_more(&self, engine: &Engine) -> bool {
+        let (head, unacked_max) = (engine.log_head(), self.config.unacked_max);
+        self.lines.iter().flatten().any(|line| line.has_more(head, unacked_max))
+    }
+
+    /// Whether somebody waits for acknowledgements: packets of the engine, the end of a resync, batches that may not
+    /// leave before. Where nobody does, they can be taken in with whatever else there is to do.
+    pub fn waits_for_acks(&self, engine: &Engine) -> bool {
+        let waits = |line: &Line| {
+            let ends = line.ends.is_some() || line.resync.is_some();
+            ends || line.lacks || line.unacked.len() > self.config.unacked_max / 2
+        };
+        engine.holds_packets() || self.lines.iter().flatten().any(|line| line.link.is_some() && waits(line))
     }
 
     /// Log number below which at least one other node in sync has everything: the maximum while there is none.

@@ -60,7 +60,7 @@ impl Shard {
                 }
                 wire.tell(News::Applied { peer, link, stream, number });
             }
-            FromNode::Acked { peer, link, number } => self.acked(peer, link, number, wire),
+            FromNode::Acked { peer, link, number, at } => self.acked(peer, link, number, at, wire),
             FromNode::Full { peer, link, full } => {
                 if let Some(line) = self.linked(peer, link) {
                     line.full = full;

@@ -23,9 +23,9 @@ impl Shard {
     }
 
     /// A batch of this shard is applied over there.
-    pub(super) fn acked(&mut self, peer: Peer, link: u64, number: u64, wire: &mut dyn Wire) {
+    pub(super) fn acked(&mut self, peer: Peer, link: u64, number: u64, at: Now, wire: &mut dyn Wire) {
         if let Some(line) = self.linked(peer, link)
-            && let Some(number) = line.acked(number)
+            && let Some(number) = line.acked(number, at)
         {
             wire.tell(News::ResyncSent { peer, link, number });
         }
@@ -54,7 +54,7 @@ impl Line {
         let mut budget = config.records_per_run;
         loop {
             if self.outlet.len() >= config.flush_bytes {
-                self.finish();
+                self.finish(now);
             }
             if !self.push(wire) || self.unacked.len() >= config.unacked_max {
                 return;
@@ -70,9 +70,10 @@ impl Line {
                 break;
             }
         }
-        let due = !self.outlet.is_empty() && now.since(self.first_at) >= config.flush_ms;
+        // What comes after a while of silence leaves at once; what follows closely leaves together.
+        let due = now.since(self.finished_at) >= config.flush_ms;
         if due || self.outlet.len() >= config.flush_bytes {
-            self.finish();
+            self.finish(now);
             self.push(wire);
         }
     }
@@ -83,11 +84,12 @@ impl Line {
     }
 
     /// Makes the waiting items a batch. Only while none is kept.
-    fn finish(&mut self) {
+    fn finish(&mut self, now: Now) {
         if self.kept.is_none()
             && let Some((number, frame)) = self.outlet.finish()
         {
             let ends = self.ends.take();
+            self.finished_at = now;
             self.sent.batches += 1;
             self.sent.bytes += frame.len() as u64;
             let (bytes, since) = (frame.len(), self.first_at);

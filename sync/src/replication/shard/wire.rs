@@ -119,6 +119,8 @@ pub enum FromNode {
         link: u64,
         /// Number of the batch.
         number: u64,
+        /// When its word came.
+        at: Now,
     },
     /// The peer said [`crate::replication::Back::NoRoom`] (`true`) or `Room`: while it has no room, nothing
     /// counts as acknowledged by it.

@@ -61,3 +61,31 @@ fn copies_agree_in_what_verify_compares_and_idle_ones_go_everywhere() {
     c.wait_ms(65_000);
     assert_eq!(c.counts(), [1, 1, 1]);
 }
+
+#[test]
+fn each_session_is_listed_once_though_the_nodes_believe_different_things() {
+    // Red when each node answers by its own view: what node 1 made is listed by node 1 and by who believes it dead.
+    let mut c = Cluster::new(3);
+    for port in 4000..4064 {
+        c.of(1).verdict(OUT, udp(true, port, 53, 8));
+    }
+    c.talk();
+    c.view(2, &[2, 3]);
+    c.view(3, &[1, 3]);
+    let listed = |c: &mut Cluster, whose: &dyn Fn(u16) -> Whose| {
+        let of = |lab: &Lab, node| {
+            let filter = SessionFilter { whose: whose(node), ..SessionFilter::default() };
+            let mut out = Vec::new();
+            assert_eq!(lab.engine.list(0, u32::MAX, &filter, lab.now, &mut out), None);
+            out.len()
+        };
+        (1..=3).map(|node| of(c.of(node), node)).collect::<Vec<_>>()
+    };
+    let own = listed(&mut c, &|_| Whose::Own);
+    assert!(own.iter().sum::<usize>() > 64, "{own:?}");
+    for alive in [&[1, 2, 3][..], &[2, 3], &[1, 3], &[2]] {
+        let by = |node| Whose::OwnBy(View::new(boot(node), [], alive.iter().map(|n| boot(*n)), 0).into());
+        let one = listed(&mut c, &by);
+        assert_eq!(one.iter().sum::<usize>(), 64, "{one:?}");
+    }
+}

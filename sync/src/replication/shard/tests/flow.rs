@@ -59,6 +59,64 @@ fn a_slow_peer_gets_the_newest_state_once_and_holds_up_nobody() {
 }
 
 #[test]
+fn what_comes_after_silence_leaves_at_once_and_what_follows_leaves_together() {
+    let mut world = World::cluster(&[Make::default(); 2]);
+    world.run(20);
+    let batches = |world: &World| world.status(0, 1).sent.batches;
+    let before = batches(&world);
+    assert!(world.send(0, 1, true));
+    world.work();
+    // Red when the first waits for others to come.
+    assert_eq!(batches(&world), before + 1);
+    for n in 2..5 {
+        assert!(world.send(0, n, true));
+        world.work();
+    }
+    // Red when each leaves alone.
+    assert_eq!(batches(&world), before + 1);
+    world.run(1);
+    assert_eq!(batches(&world), before + 2);
+}
+
+#[test]
+fn a_worker_comes_again_at_once_only_while_there_is_something_to_tell() {
+    let mut world = World::cluster(&[Make::default(); 2]);
+    world.run(20);
+    let more = |world: &World| {
+        let worker = &world.nodes[0].workers[0];
+        worker.shard.has_more(&worker.engine)
+    };
+    let wants_acks = |world: &World| {
+        let worker = &world.nodes[0].workers[0];
+        worker.shard.waits_for_acks(&worker.engine)
+    };
+    // Red when a worker spins, or is woken for each acknowledgement, with nothing that it could do.
+    assert!(!more(&world) && !wants_acks(&world));
+    let records_per_run = ShardConfig::default().records_per_run as u16;
+    (0..records_per_run + 50).for_each(|n| assert!(world.send(0, n, true)));
+    world.work();
+    // Red when what one pass left over waits for the next packet.
+    assert!(more(&world));
+    world.run(1);
+    assert!(!more(&world));
+    world.jam(0, 1, true);
+    (0..50).for_each(|n| world.clear(0, n));
+    world.run(2);
+    assert!(!more(&world), "a full ring is not tried again at once");
+    world.jam(0, 1, false);
+    world.run(20);
+    world.cut(0, 1);
+    world.run(1);
+    world.join(0, 1);
+    world.reboot(1);
+    world.join(0, 1);
+    world.run(1);
+    // Red when the end of a resync waits for the worker's next turn.
+    assert!(wants_acks(&world));
+    world.until("caught up", |world| !wants_acks(world));
+}
+
+#[test]
 fn a_link_that_returns_soon_goes_on_where_it_was() {
     let mut world = World::cluster(&[Make::default(); 2]);
     let before = world.status(0, 1).resyncs;

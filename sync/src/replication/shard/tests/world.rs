@@ -426,7 +426,8 @@ impl World {
         }
     }
 
-    fn work(&mut self) {
+    /// One pass of every worker.
+    pub(super) fn work(&mut self) {
         for at in 0..self.nodes.len() {
             let (now, node) = (self.nodes[at].now(self.ms), &mut self.nodes[at]);
             if node.stopped {
@@ -523,8 +524,9 @@ impl World {
             assert_eq!(kind, Kind::Back);
             match Back::read(body).expect("they are written above") {
                 Back::Ack { stream, number } => {
+                    let at = node.now(ms);
                     let inbox = &mut node.workers[usize::from(stream)].wire.inbox;
-                    inbox.push_back(FromNode::Acked { peer, link, number });
+                    inbox.push_back(FromNode::Acked { peer, link, number, at });
                 }
                 Back::NoRoom => node.all(|| FromNode::Full { peer, link, full: true }),
                 Back::Room => node.all(|| FromNode::Full { peer, link, full: false }),
