@@ -19,7 +19,8 @@ use crate::sys::Stop;
 pub const NAME: &str = "replication_cpu";
 /// What is asked of the ratio, for who tells and who is told.
 const GATES: [f64; 2] = [0.10, 0.20];
-const CASES: [&str; 2] = ["sender", "receiver"];
+/// At the lower rate what a batch costs, with few sessions in it, weighs more.
+const CASES: [[&str; 2]; 2] = [["sender", "receiver"], ["sender at 60k/s", "receiver at 60k/s"]];
 /// The CPU of each node.
 const CPUS: [usize; 2] = [0, 1];
 /// A CPU that is busy for a greater share of the time than this has no time to spare: more work would not show.
@@ -46,12 +47,13 @@ struct Load {
 /// Measures both pairs, each with and without replication.
 pub(super) fn run(scale: &Scale, stop: &Stop, mut progress: impl FnMut(&str)) -> Result<Vec<Row>, LabError> {
     progress(&format!("{NAME}: making the pairs"));
-    let load = match scale.gated {
-        true => Load { count: 200_000, per_s: 20_000, strict: true },
-        false => Load { count: 4_000, per_s: 2_000, strict: false },
+    let gated = |count, per_s| Load { count, per_s, strict: true };
+    let loads = match scale.gated {
+        true => vec![gated(200_000, 20_000), gated(400_000, 60_000)],
+        false => vec![Load { count: 4_000, per_s: 2_000, strict: false }],
     };
+    let room = loads.iter().map(|load| load.count + load.count / 3).max().unwrap_or(0);
     let make = |who, replicating| {
-        let room = load.count + load.count / 3;
         let pair =
             Pair::make(PairSpec { who, replicating, room, long_timeouts: true, worker_cpu: None }, stop)?;
         Ok::<_, LabError>(pair)
@@ -60,11 +62,27 @@ pub(super) fn run(scale: &Scale, stop: &Stop, mut progress: impl FnMut(&str)) ->
         [make(Who::Tidegate, true)?, make(Who::Tidegate, false)?],
         [make(Who::Conntrackd, true)?, make(Who::Conntrackd, false)?],
     ];
+    let mut rows = Vec::new();
+    for (load, cases) in loads.into_iter().zip(CASES) {
+        rows.extend(at_one_rate(&mut pairs, load, cases, scale, stop, &mut progress)?);
+    }
+    Ok(rows)
+}
+
+fn at_one_rate(
+    pairs: &mut [[Pair; 2]; 2],
+    load: Load,
+    cases: [&str; 2],
+    scale: &Scale,
+    stop: &Stop,
+    progress: &mut impl FnMut(&str),
+) -> Result<[Row; 2], LabError> {
     let mut runs = [Vec::new(), Vec::new()];
     for round in 0..scale.rounds {
         let [ours, theirs] = in_turn(round, |which| cost(&mut pairs[which], load, round, stop))?;
         progress(&format!(
-            "{NAME}: round {}: sender {:.2} and receiver {:.2} us a session; {PEER} {:.2} and {:.2}",
+            "{NAME} at {}/s: round {}: sender {:.2} and receiver {:.2} us a session; {PEER} {:.2} and {:.2}",
+            load.per_s,
             round + 1,
             ours[0],
             ours[1],
@@ -78,7 +96,7 @@ pub(super) fn run(scale: &Scale, stop: &Stop, mut progress: impl FnMut(&str)) ->
     let row = |node: usize, runs| {
         let subject = Subject {
             name: NAME,
-            case: CASES[node],
+            case: cases[node],
             peer: PEER,
             unit: "us/session",
             better: Better::Lower,
@@ -90,7 +108,7 @@ pub(super) fn run(scale: &Scale, stop: &Stop, mut progress: impl FnMut(&str)) ->
         Row::from_runs(&subject, runs)
     };
     let [sender, receiver] = runs;
-    Ok(vec![row(0, sender), row(1, receiver)])
+    Ok([row(0, sender), row(1, receiver)])
 }
 
 /// Microseconds of a session at each node: with replication, less without.

@@ -265,7 +265,7 @@ impl Hub {
         match Back::read(body).map_err(|e| e.to_string())? {
             Back::Ack { stream, number } => {
                 let post = posts.get_mut(usize::from(stream)).ok_or("an acknowledgement of no stream")?;
-                post.inbox.push_back(FromNode::Acked { peer, link, number });
+                post.inbox.push_back(FromNode::Acked { peer, link, number, at: now });
             }
             back @ (Back::NoRoom | Back::Room) => {
                 let full = back == Back::NoRoom;
