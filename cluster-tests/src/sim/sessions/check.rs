@@ -17,7 +17,7 @@ pub(super) const SLACK: u64 = 100_000;
 /// From then on a flow that began in calm is known everywhere.
 const SETTLED: u64 = 500_000;
 /// By then one that was used again after its timeout is either known everywhere to be used, or gone.
-const REVIVED: u64 = 3_000_000;
+pub(super) const REVIVED: u64 = 3_000_000;
 
 /// A rule that was broken, and by which flow it shows.
 #[derive(Clone, Debug)]

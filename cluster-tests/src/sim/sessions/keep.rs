@@ -1,6 +1,6 @@
 //! What is looked at again and again: who holds what, who is responsible for it, and how much memory it takes.
 
-use super::check::{Finding, SLACK};
+use super::check::{Finding, REVIVED, SLACK};
 use super::hosts::ends_of;
 use super::hub::INBOX;
 use super::world::{Event, World};
@@ -57,7 +57,9 @@ impl World {
             // Another node's word may have ended it since, and its connection goes on by another session.
             let in_calm = self.calm_since.is_some_and(|calm| *at > calm);
             let over = self.oracle.finals.get(flow).is_some_and(|end| !in_calm || end > at);
-            if counts && !over && idle + SLACK < self.timeout_of(*flow) && !held.contains(flow) {
+            // By which session it went, that of its present life or that of the one before, is not known.
+            let in_doubt = self.oracle.revived.get(flow).is_some_and(|since| *at < since + REVIVED);
+            if counts && !over && !in_doubt && idle + SLACK < self.timeout_of(*flow) && !held.contains(flow) {
                 let (number, by, ms) = (place + 1, by + 1, idle / 1_000);
                 let what = format!(
                     "node {by} forwarded a packet {ms} ms ago, node {number} holds no session for it"

@@ -20,6 +20,8 @@ pub(super) const QUESTIONS_MAX: usize = 4096;
 const REFRESH_MAX_MS: u32 = 30_000;
 /// What the sweep that finds a refresh due, and the way to the peer, may take.
 const SWEEP_SLACK_MS: u32 = 1_500;
+/// Ages are whole milliseconds of two clocks: closer than this, two are the same packet.
+const CLOCK_MARGIN_MS: u32 = 2;
 /// An age that was told is older by the way that it took: closer than this, two are the same packet.
 pub(super) const TOLD_MARGIN_MS: u32 = 250;
 
@@ -251,7 +253,7 @@ impl Engine {
         let idle_ms = hot.idle_ms(now.ms32());
         let heard = side.has(side_flag::HEARD) && side.heard_ms == hot.last_seen_ms;
         if !heard {
-            return idle_ms < age_ms;
+            return idle_ms.saturating_add(CLOCK_MARGIN_MS) < age_ms;
         }
         teller.is_none_or(|p| p.0 != side.heard_from) && idle_ms.saturating_add(TOLD_MARGIN_MS) < age_ms
     }

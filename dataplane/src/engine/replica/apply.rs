@@ -23,6 +23,12 @@ pub(in crate::engine) const UNCLASSED: ClassId = ClassId(u16::MAX);
 /// No honest node tells of a session that has been idle for longer.
 const AGE_MS_MAX: u32 = TIMEOUT_S_MAX * 1000 + 86_400_000;
 
+/// When a packet was seen of which a peer tells now. It came some time ago: one that comes here in this very
+/// millisecond is another, and not hearsay (`HEARD` is known by the time alone).
+fn heard_of_ms(age_ms: u32, now: Now) -> u32 {
+    now.ms32().wrapping_sub(age_ms.max(1))
+}
+
 /// What a merge did to a session's facts.
 struct Grown {
     /// Something is new here.
@@ -173,7 +179,7 @@ impl Engine {
 
     /// Takes the age that a peer tells, if it is younger than what is known here.
     pub(super) fn hear_of(&mut self, slot: SlotId, peer: Peer, age_ms: u32, now: Now) -> bool {
-        let heard_ms = now.ms32().wrapping_sub(age_ms);
+        let heard_ms = heard_of_ms(age_ms, now);
         let hot = self.table.hot_mut(slot);
         if heard_ms.wrapping_sub(hot.last_seen_ms) as i32 <= 0 {
             return false;
@@ -248,7 +254,7 @@ impl Engine {
             created_ms: now.0,
             ..Cold::default()
         };
-        let last_seen_ms = now.ms32().wrapping_sub(copy.age_ms);
+        let last_seen_ms = heard_of_ms(copy.age_ms, now);
         let state = if key.protocol == proto::TCP { tcp::derive(0, 0) } else { State::OneWay };
         let hot = self.table.hot_mut(slot);
         hot.state = state as u8;

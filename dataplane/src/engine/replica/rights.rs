@@ -68,7 +68,7 @@ impl Engine {
     /// used on where that is not known yet. An end by age that is forgotten is none for who has seen packets since.
     fn is_aged_only(&self, id: SessionId) -> bool {
         let Some(r) = &self.replica else { return false };
-        let lost_ms = r.log.tombs.finals_lost_ms().max(r.foreign.finals_lost_ms());
+        let lost_ms = r.log.tombs.final_lost_ms(id).max(r.foreign.final_lost_ms(id));
         let made_ms = id.made_s().saturating_sub(u64::from(id.boot)) * 1000;
         made_ms > lost_ms || lost_ms == 0
     }

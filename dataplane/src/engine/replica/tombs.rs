@@ -7,6 +7,8 @@ use crate::session::record::SessionId;
 use crate::time::Now;
 
 const NONE: u32 = u32::MAX;
+/// Places for what is remembered of final ends that had to go: most identities have one of their own.
+const LOST_PLACES: usize = 1 << 16;
 
 /// One end.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,14 @@ fn seen_ms(note: &EndNote, now: Now) -> i64 {
     now.0 as i64 - i64::from(note.age_ms)
 }
 
+fn mixed(id: SessionId) -> u64 {
+    (id.counter ^ u64::from(id.boot) << 32 ^ u64::from(id.origin) << 16).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+fn lost_place(id: SessionId) -> usize {
+    (mixed(id) >> 20) as usize % LOST_PLACES
+}
+
 /// A ring of tombstones with an index by identity. Grows to its bound, never beyond.
 pub(super) struct Tombs {
     ring: Vec<Tomb>,
@@ -70,8 +80,8 @@ pub(super) struct Tombs {
     at: usize,
     heads: Box<[u32]>,
     live: u32,
-    /// When the latest of the final ends was decided that had to go; 0 while none had to.
-    finals_lost_ms: u64,
+    /// By a hash of the identity: when the latest of the final ends was decided that had to go; 0 while none had to.
+    finals_lost_ms: Box<[u64]>,
 }
 
 impl Tombs {
@@ -83,13 +93,13 @@ impl Tombs {
             at: 0,
             heads: vec![NONE; max.next_power_of_two()].into_boxed_slice(),
             live: 0,
-            finals_lost_ms: 0,
+            finals_lost_ms: vec![0; LOST_PLACES].into_boxed_slice(),
         }
     }
 
-    /// Final ends that were decided later are here.
-    pub(super) fn finals_lost_ms(&self) -> u64 {
-        self.finals_lost_ms
+    /// If the end of that identity was final and was decided later, it is here.
+    pub(super) fn final_lost_ms(&self, id: SessionId) -> u64 {
+        self.finals_lost_ms[lost_place(id)]
     }
 
     pub(super) fn live(&self) -> u32 {
@@ -97,7 +107,8 @@ impl Tombs {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.max * size_of::<Tomb>() + self.heads.len() * size_of::<u32>()
+        let lost = self.finals_lost_ms.len() * size_of::<u64>();
+        self.max * size_of::<Tomb>() + self.heads.len() * size_of::<u32>() + lost
     }
 
     /// Places that were ever used.
@@ -106,9 +117,7 @@ impl Tombs {
     }
 
     fn bucket(&self, id: SessionId) -> usize {
-        let mixed = (id.counter ^ u64::from(id.boot) << 32 ^ u64::from(id.origin) << 16)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as usize & (self.heads.len() - 1)
+        (mixed(id) >> 32) as usize & (self.heads.len() - 1)
     }
 
     pub(super) fn get(&self, at: u32) -> Option<&Tomb> {
@@ -166,7 +175,8 @@ impl Tombs {
             if old.live {
                 self.unlink(at as u32);
                 if old.reason.is_final() {
-                    self.finals_lost_ms = self.finals_lost_ms.max(old.decided_ms);
+                    let lost_ms = &mut self.finals_lost_ms[lost_place(old.id)];
+                    *lost_ms = old.decided_ms.max(*lost_ms);
                 }
             }
             (at, old.live.then_some(old))

@@ -99,9 +99,9 @@ fn a_claim_stays_as_old_as_it_was_told_on_a_node_that_has_just_started() {
     assert_eq!(c.apply(1, 2, &Told::Copy(older)), Applied::Unchanged);
 }
 
-/// Node 1, whose tombstones are few, alone for so long that it has aged a session that node 2 goes on to use; and then so
-/// many others that it has forgotten that. What node 2 says of it.
-fn forgotten(end_others: impl Fn(&mut Cluster)) -> (Cluster, Applied) {
+/// Node 1, whose tombstones are few, alone for so long that it has ended a session, by age or by an operator, that node 2
+/// goes on to use; and then so many others by an operator that it has forgotten how. What becomes of what node 2 says.
+fn forgotten(cleared: bool) -> (Cluster, Applied) {
     let mut c = Cluster::with(2, &short());
     c.nodes[0] = Lab::of_node(1, &short());
     let few = ReplicationConfig { tombstones: 4, ..ReplicationConfig::default() };
@@ -112,10 +112,17 @@ fn forgotten(end_others: impl Fn(&mut Cluster)) -> (Cluster, Applied) {
     c.view(1, &[1]);
     c.nodes.iter_mut().for_each(|lab| lab.wait_ms(15_000));
     c.of(2).verdict(OUT, flow());
+    let clear = |lab: &mut Lab| lab.engine.clear(0, u32::MAX, &SessionFilter::default(), lab.now).1;
+    if cleared {
+        assert_eq!(clear(c.of(1)), 1);
+    }
     c.of(1).wait_ms(15_000);
     settle_unanswered(&mut c);
     assert_eq!(c.of(1).sessions().len(), 0);
-    end_others(&mut c);
+    (0..8).for_each(|n| {
+        c.of(1).verdict(OUT, udp(true, 5000 + n, 7777, 1));
+    });
+    assert_eq!(clear(c.of(1)), 8);
     // It is in use all the time, also after all that.
     for _ in 0..8 {
         c.of(2).wait_ms(15_000);
@@ -141,36 +148,53 @@ fn settle_unanswered(c: &mut Cluster) {
     questions.iter().for_each(|(slot, question)| lab.engine.settle(*slot, question.id, lab.now));
 }
 
-fn others(c: &mut Cluster) {
-    (0..8).for_each(|n| {
-        c.of(1).verdict(OUT, udp(true, 5000 + n, 7777, 1));
-    });
-}
-
 #[test]
 fn an_end_by_age_that_is_forgotten_ends_nothing_that_was_used_since() {
-    // Red when an owner takes everything for over that it owns and has no more: after a cut in which it aged much, live
-    // sessions would die.
-    let (mut c, applied) = forgotten(|c| {
-        others(c);
-        c.of(1).wait_ms(25_000);
-        settle_unanswered(c);
-    });
+    // Red when an owner takes everything for over that it owns and has no more, or all of it once an end for good is
+    // forgotten: after a cut in which it ended much, live sessions would die.
+    let (mut c, applied) = forgotten(false);
     assert_eq!(applied, Applied::New);
     assert_eq!(c.of(1).verdict(IN, udp(false, 4000, 7777, 1)), Verdict::Transmit(OUT));
 }
 
 #[test]
-fn an_end_for_good_that_may_be_forgotten_is_one() {
-    // Red when a session comes back whose end by an operator may be among those that had to go, though it is in use.
-    let (c, applied) = forgotten(|c| {
-        c.of(1).wait_ms(60_000);
-        others(c);
-        let now = c.of(1).now;
-        c.of(1).engine.clear(0, u32::MAX, &SessionFilter::default(), now);
-    });
+fn an_end_for_good_that_is_forgotten_is_one() {
+    // Red when a session comes back that an operator ended, because that had to go, or because it is in use elsewhere.
+    let (c, applied) = forgotten(true);
     assert_eq!(applied, Applied::Answered);
     assert_eq!(c.counts()[0], 0);
+}
+
+#[test]
+fn a_packet_in_the_millisecond_of_a_word_is_no_hearsay() {
+    // Red when the time alone says that the owner told of it: its end by age would be believed, and the packet forgotten.
+    let mut c = Cluster::with(2, &short());
+    c.of(1).verdict(OUT, flow());
+    let copy = SessionCopy { age_ms: 0, ..copies(&mut c, 1, 2)[0] };
+    // On its way for long, and then followed by a packet at once.
+    c.nodes.iter_mut().for_each(|lab| lab.wait_ms(u64::from(TIMEOUT_MS) + 1_000));
+    assert_eq!(c.apply(1, 2, &Told::Copy(copy)), Applied::New);
+    c.of(2).verdict(OUT, flow());
+    c.of(2).wait_ms(1_000);
+    let end = aged(&copy, TIMEOUT_MS + 2_000);
+    assert_eq!(c.apply(1, 2, &Told::End(end)), Applied::Answered);
+    assert_eq!(c.counts()[1], 1);
+}
+
+#[test]
+fn a_packet_that_the_owner_knows_is_not_younger_by_a_millisecond() {
+    // Red when ages are compared to the millisecond: an end by age is refused for the very packet that it counts from, the
+    // session comes back at its owner, and lives for as long as that takes.
+    let mut c = Cluster::with(2, &short());
+    c.of(1).verdict(OUT, flow());
+    let copy = copies(&mut c, 1, 2)[0];
+    assert_eq!(c.apply(1, 2, &Told::Copy(copy)), Applied::New);
+    c.of(2).wait_ms(5_000);
+    c.of(2).verdict(OUT, flow());
+    c.of(2).wait_ms(u64::from(TIMEOUT_MS) + 500);
+    let end = |over_ms| aged(&copy, TIMEOUT_MS + 500 + over_ms);
+    assert_eq!(c.apply(1, 2, &Told::End(end(100))), Applied::Answered, "an older one it does not know");
+    assert_eq!(c.apply(1, 2, &Told::End(end(1))), Applied::Merged);
 }
 
 #[test]
