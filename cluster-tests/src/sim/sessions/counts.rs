@@ -53,7 +53,7 @@ counts! {
     batches: 1_500_000,
     batch_bytes: 300_000_000,
     /// Times when a worker's ring stayed full.
-    rings_full: 55_000,
+    rings_full: 40_000,
     /// Ends that no younger copy undoes, and of those by an operator.
     final_ends: 25_000,
     cleared: 1_500,
