@@ -35,6 +35,8 @@ fn memory_mib(member: Member<'_>) -> u64 {
 fn a_node_that_stands_still_holds_up_nobody_and_catches_up() {
     let lab = replicating("frozen", 3, |spec| {
         (spec.routing, spec.policy) = (Routing::Asymmetric, Some(checking_policy()));
+        // Closed connections stay for their time.
+        spec.capacity = 100_000;
     });
     let traffic = Traffic::start(&lab);
     traffic.goes_on("at the start", &[]);
