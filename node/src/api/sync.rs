@@ -1,7 +1,7 @@
 //! Replication: who is there, how far each peer is behind, and what copies differ in.
 
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `sync status`, and part of `status`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -209,4 +209,7 @@ pub struct Digests {
 pub struct BucketSessions {
     /// By id.
     pub sessions: BTreeMap<String, BTreeMap<String, String>>,
+    /// Sessions that are here and idle beyond their timeout, as far as is known here.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub idle: BTreeSet<String>,
 }

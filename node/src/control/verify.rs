@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tidegate_dataplane::engine::{Engine, SessionFields, VERIFY_BUCKETS, VerifySums};
 use tidegate_dataplane::names::ZoneId;
+use tidegate_dataplane::session::record::SessionId;
 
 /// How often digests are compared before what differs is looked at, and the pause between two looks.
 const ROUNDS: u32 = 6;
@@ -92,19 +93,23 @@ async fn own_digests(node: &Node) -> Result<Digests, String> {
 }
 
 async fn own_bucket(node: &Node, number: usize) -> Result<BucketSessions, String> {
-    let mut found: Vec<SessionFields> = Vec::new();
+    let (mut found, mut idle): (Vec<SessionFields>, BTreeSet<String>) = Default::default();
     let slice = move |engine: &mut Engine, now, at| {
-        let mut part = Vec::new();
-        let next = engine.verify_bucket(number, at, SLICE, now, &mut part);
+        let mut part = (Vec::new(), Vec::new());
+        let next = engine.verify_bucket(number, at, SLICE, now, &mut part.0, &mut part.1);
         (part, next)
     };
-    walk(node, slice, |part| found.extend(part)).await?;
+    let take = |part: (Vec<SessionFields>, Vec<SessionId>)| {
+        found.extend(part.0);
+        idle.extend(part.1.iter().map(SessionId::to_string));
+    };
+    walk(node, slice, take).await?;
     let names = node.policy.names();
     let fields = |s: &SessionFields| {
         let list = s.list(&|zone| names.zone_name(zone).to_owned());
         list.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     };
-    Ok(BucketSessions { sessions: found.iter().map(|s| (s.id.to_string(), fields(s))).collect() })
+    Ok(BucketSessions { sessions: found.iter().map(|s| (s.id.to_string(), fields(s))).collect(), idle })
 }
 
 /// All nodes' answers to one question; this node's first.
@@ -206,6 +211,8 @@ fn compare(answers: &[(u16, BucketSessions)], names: &BTreeMap<u16, String>) -> 
         let mut values: BTreeMap<&String, BTreeMap<String, String>> = BTreeMap::new();
         for (node, bucket) in answers {
             match bucket.sessions.get(*id) {
+                // It is about to go, and goes on one node after the other.
+                None if bucket.idle.contains(*id) => return None,
                 None => session.missing_on.push(name(node)),
                 Some(fields) => {
                     for (field, value) in fields {
@@ -241,7 +248,8 @@ mod tests {
 
     fn bucket(sessions: &[(&str, &[(&str, &str)])]) -> BucketSessions {
         let fields = |f: &[(&str, &str)]| f.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        BucketSessions { sessions: sessions.iter().map(|(id, f)| ((*id).to_owned(), fields(f))).collect() }
+        let sessions = sessions.iter().map(|(id, f)| ((*id).to_owned(), fields(f))).collect();
+        BucketSessions { sessions, ..BucketSessions::default() }
     }
 
     #[test]
@@ -267,5 +275,16 @@ mod tests {
         };
         assert_eq!(found, [unlike, missing]);
         assert_eq!(compare(&[(1, here.clone()), (2, here)], &names), []);
+    }
+
+    #[test]
+    fn what_is_about_to_age_differs_nowhere() {
+        // Red when a session is called missing that one node knows to be idle for a moment longer than another does:
+        // wherever sessions age all the time, some would be.
+        let names = BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned())]);
+        let here = bucket(&[("1-1-1", &[]), ("1-1-2", &[])]);
+        let there = BucketSessions { idle: BTreeSet::from(["1-1-1".to_owned()]), ..Default::default() };
+        let found = compare(&[(1, here), (2, there)], &names);
+        assert_eq!(found.iter().map(|s| s.id.as_str()).collect::<Vec<_>>(), ["1-1-2"]);
     }
 }

@@ -143,14 +143,18 @@ impl Engine {
         zone: &dyn Fn(ZoneId) -> u64,
         sums: &mut VerifySums,
     ) -> Option<u32> {
-        self.verify_walk(cursor, scan_max, now, &mut |fields| {
+        self.verify_walk(cursor, scan_max, now, &mut |fields, live| {
+            if !live {
+                return;
+            }
             let (sum, count) = &mut sums.buckets[bucket(fields.id)];
             *sum = sum.wrapping_add(fields.digest(zone));
             *count += 1;
         })
     }
 
-    /// Appends the fields of the sessions of one bucket, likewise.
+    /// Appends the fields of the sessions of one bucket, likewise; to `idle` those that are left out, for they are here
+    /// all the same: how long one was idle may be known a little later here than elsewhere.
     pub fn verify_bucket(
         &self,
         wanted: usize,
@@ -158,11 +162,12 @@ impl Engine {
         scan_max: u32,
         now: Now,
         out: &mut Vec<SessionFields>,
+        idle: &mut Vec<SessionId>,
     ) -> Option<u32> {
-        self.verify_walk(cursor, scan_max, now, &mut |fields| {
-            if bucket(fields.id) == wanted {
-                out.push(fields);
-            }
+        self.verify_walk(cursor, scan_max, now, &mut |fields, live| match bucket(fields.id) == wanted {
+            true if live => out.push(fields),
+            true => idle.push(fields.id),
+            false => (),
         })
     }
 
@@ -171,14 +176,14 @@ impl Engine {
         cursor: u32,
         scan_max: u32,
         now: Now,
-        each: &mut dyn FnMut(SessionFields),
+        each: &mut dyn FnMut(SessionFields, bool),
     ) -> Option<u32> {
         let (end, next) = self.slice(cursor, scan_max);
         for slot in (cursor..end).map(SlotId) {
             let hot = self.table.hot(slot);
-            let live = hot.idle_ms(now.ms32()) <= self.cutoff_ms(hot.class.0);
-            if live && self.is_tellable(slot) {
-                each(self.fields_of(slot));
+            if self.is_tellable(slot) {
+                let live = hot.idle_ms(now.ms32()) <= self.cutoff_ms(hot.class.0);
+                each(self.fields_of(slot), live);
             }
         }
         next

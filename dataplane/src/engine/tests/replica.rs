@@ -144,7 +144,7 @@ impl Cluster {
         let of = |lab: &Lab| {
             let mut all = Vec::new();
             for bucket in 0..VERIFY_BUCKETS {
-                lab.engine.verify_bucket(bucket, 0, u32::MAX, lab.now, &mut all);
+                lab.engine.verify_bucket(bucket, 0, u32::MAX, lab.now, &mut all, &mut Vec::new());
             }
             all.sort_by_key(|f| f.id);
             all
