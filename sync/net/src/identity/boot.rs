@@ -7,7 +7,8 @@ use std::io;
 impl Directory {
     /// The boot number of a start at `clock_s` (seconds since 1970): that, unless an earlier start had it or a later
     /// one, because two followed one another within a second or the clock was set back. Durable when this returns, so
-    /// that no number is used twice.
+    /// that no number is used twice. The start in which the node became a member was numbered by the clock alone, perhaps
+    /// in this very second: what is written down first comes after that.
     ///
     /// # Errors
     /// The file system's, or there are no numbers left.
@@ -22,7 +23,7 @@ impl Directory {
             }
         };
         let boot = match last {
-            None => clock_s,
+            None => clock_s.saturating_add(1),
             Some(last) => {
                 let next = last.checked_add(1).ok_or_else(|| FileError::Io {
                     what: "count on from",
@@ -48,7 +49,8 @@ mod tests {
         let directory = Directory::create(&dir.path().join("id")).unwrap();
         let boots: Vec<u32> =
             [100, 100, 90, 300].iter().map(|clock| directory.next_boot(*clock).unwrap()).collect();
-        assert_eq!(boots, [100, 101, 102, 300]);
+        // 100 is the start in which it joined.
+        assert_eq!(boots, [101, 102, 103, 300]);
         for bad in ["", "x", "4294967295", "99999999999"] {
             std::fs::write(directory.path().join("boot"), bad).unwrap();
             assert!(directory.next_boot(100).is_err(), "{bad}");
