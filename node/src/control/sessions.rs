@@ -69,9 +69,7 @@ impl Asked {
         };
         Ok(Asked { filter, owner: owner.filter(|_| scope == Scope::Table), order, limit })
     }
-}
 
-impl Asked {
     /// The same of those sessions.
     pub(super) fn by(self, whose: Whose) -> Asked {
         Asked { filter: SessionFilter { whose, ..self.filter }, ..self }

@@ -19,7 +19,7 @@ pub(super) fn belief(node: &Node) -> Option<String> {
     Some(text.join(","))
 }
 
-/// Whose sessions a query means here.
+/// Whose sessions a query means here. A belief that is not understood, as of another version, counts as none.
 pub(super) fn whose(node: &Node, query: &SessionQuery, scope: Scope) -> Whose {
     let own = match scope {
         Scope::Table => return Whose::Anybodys,

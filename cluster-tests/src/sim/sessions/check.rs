@@ -52,6 +52,8 @@ pub(super) struct Oracle {
     pub(super) solid: BTreeSet<usize>,
     /// Flows that went on after a pause longer than their timeout, and when.
     pub(super) revived: BTreeMap<usize, u64>,
+    /// Flows that had a life before their present one.
+    pub(super) again: BTreeSet<usize>,
     /// Sessions that nobody has felt responsible for, and since when.
     pub(super) orphans: BTreeMap<SessionId, u64>,
     /// What each node held when its story was told last.
@@ -72,6 +74,7 @@ impl Oracle {
 
     /// A flow begins anew.
     pub(super) fn reopened(&mut self, flow: usize) {
+        self.again.insert(flow);
         self.last.retain(|(f, _), _| *f != flow);
         self.begun.remove(&flow);
         self.solid.remove(&flow);

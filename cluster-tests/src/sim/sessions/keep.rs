@@ -58,7 +58,8 @@ impl World {
             let in_calm = self.calm_since.is_some_and(|calm| *at > calm);
             let over = self.oracle.finals.get(flow).is_some_and(|end| !in_calm || end > at);
             // By which session it went, that of its present life or that of the one before, is not known.
-            let in_doubt = self.oracle.revived.get(flow).is_some_and(|since| *at < since + REVIVED);
+            let in_doubt = self.oracle.again.contains(flow)
+                && self.oracle.revived.get(flow).is_some_and(|since| *at < since + REVIVED);
             if counts && !over && !in_doubt && idle + SLACK < self.timeout_of(*flow) && !held.contains(flow) {
                 let (number, by, ms) = (place + 1, by + 1, idle / 1_000);
                 let what = format!(
