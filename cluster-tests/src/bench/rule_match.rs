@@ -26,6 +26,8 @@ const RULES: u32 = 10_000;
 const RULES_FEW: u32 = 10;
 /// Prefixes for each rule.
 const PREFIXES: u32 = 10;
+/// Runs of each side, in turn: short ones, for what disturbs a machine's caches lasts for a second or two.
+const RUNS: u32 = 41;
 const SEED: u64 = 0x7469_6465;
 /// Flows of a case: more than fit the first cache with what they touch.
 const FLOWS: usize = 8_192;
@@ -55,8 +57,8 @@ enum Flows {
 /// Measures every case.
 pub fn run(scale: &Scale, mut progress: impl FnMut(&str)) -> Vec<Row> {
     let pinned = Pinned::to_last_cpu();
-    let rounds = if scale.gated { 100 } else { 10 };
-    let bench = Bench { scale, rounds, placement: pinned.placement() };
+    let (runs, rounds) = if scale.gated { (RUNS, 50) } else { (scale.rounds, 10) };
+    let bench = Bench { scale, runs, rounds, placement: pinned.placement() };
     let mut rows = Vec::new();
     for shape in Shape::ALL {
         progress(&format!("{NAME}: {} rules, shape {}", RULES, shape.name()));
@@ -87,6 +89,8 @@ struct Rules {
 
 struct Bench<'a> {
     scale: &'a Scale,
+    runs: u32,
+    /// How often a run goes over all flows.
     rounds: usize,
     placement: &'a str,
 }
@@ -194,11 +198,7 @@ impl Bench<'_> {
         for flow in &many_flows[..CHECKED] {
             assert_eq!(many.find(flow), many.walk(flow), "{flow:?}");
         }
-        let runs = alternate(
-            self.scale.rounds,
-            || self.cost_ns(many, &many_flows),
-            || self.cost_ns(few, &few_flows),
-        );
+        let runs = alternate(self.runs, || self.cost_ns(many, &many_flows), || self.cost_ns(few, &few_flows));
         let kind = match flows {
             Flows::All => "all flows",
             Flows::Any => "random rule",

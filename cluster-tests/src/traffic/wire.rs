@@ -1,15 +1,15 @@
 //! Whole frames on an interface of a namespace, past the host's own stack: what a test needs to send packets
 //! that no kernel would send, and to see exactly what arrives.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, LinkAddr, MsgFlags, MultiHeaders, SockFlag, SockProtocol, SockType, bind, recv, send,
+    sendmmsg, setsockopt, socket, sockopt,
 };
 
 use crate::LabError;
@@ -31,7 +31,19 @@ impl Wire {
     /// # Errors
     /// When the namespace has no such interface, or the socket cannot be made (root only).
     pub fn open(netns: &Netns, ifname: &str) -> Result<Wire, LabError> {
-        let opened = netns.run(|| open_here(ifname))?;
+        Wire::open_for(netns, ifname, Some(SockProtocol::EthAll))
+    }
+
+    /// Opens it to send only: nothing that comes in or goes out there is kept, which costs each frame less.
+    ///
+    /// # Errors
+    /// As [`Wire::open`].
+    pub fn open_to_send(netns: &Netns, ifname: &str) -> Result<Wire, LabError> {
+        Wire::open_for(netns, ifname, None)
+    }
+
+    fn open_for(netns: &Netns, ifname: &str, protocol: Option<SockProtocol>) -> Result<Wire, LabError> {
+        let opened = netns.run(|| open_here(ifname, protocol))?;
         opened.map_err(|errno| LabError::system(format!("open {ifname} in {}", netns.name()), errno))
     }
 
@@ -43,6 +55,20 @@ impl Wire {
     /// Sends a frame, from the destination MAC on.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         send(self.socket.as_raw_fd(), frame, MsgFlags::empty())?;
+        Ok(())
+    }
+
+    /// Sends frames one after the other, in as few calls as it takes.
+    pub fn send_all<'a>(&self, frames: impl IntoIterator<Item = &'a [u8]>) -> io::Result<()> {
+        let frames: Vec<_> = frames.into_iter().map(|frame| [IoSlice::new(frame)]).collect();
+        let mut headers = MultiHeaders::<LinkAddr>::preallocate(frames.len(), None);
+        let nowhere_else = vec![None; frames.len()];
+        let mut left = frames.as_slice();
+        while !left.is_empty() {
+            let fd = self.socket.as_raw_fd();
+            let sent = sendmmsg(fd, &mut headers, left, &nowhere_else[..left.len()], [], MsgFlags::empty())?;
+            left = &left[sent.count()..];
+        }
         Ok(())
     }
 
@@ -98,11 +124,11 @@ impl AsFd for Wire {
     }
 }
 
-fn open_here(ifname: &str) -> nix::Result<Wire> {
+fn open_here(ifname: &str, protocol: Option<SockProtocol>) -> nix::Result<Wire> {
     let address = packet_address(ifname)?;
     let mac = address.addr().unwrap_or_default();
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-    // An address without a protocol keeps the socket's own: every frame.
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+    // An address without a protocol keeps the socket's own.
     bind(socket.as_raw_fd(), &address)?;
     Ok(Wire { socket, mac })
 }

@@ -1,7 +1,7 @@
 //! Applications in compiled form: which of a rule's matches a flow, its label, and its own timeout.
 
 use super::Ttl;
-use super::model::{ApplicationRef, PolicyFile, Term};
+use super::model::{ApplicationRef, PolicyFile, PortRange, Term};
 use super::predefined::PREDEFINED;
 use super::ttl::class;
 use crate::addr::Tuple;
@@ -65,13 +65,25 @@ impl Applications {
     #[inline]
     pub(super) fn first(&self, wanted: &[ApplicationRef], tuple: &Tuple) -> Option<Label> {
         wanted.iter().find_map(|application| {
-            let compiled = match application {
-                ApplicationRef::Any => return Some(self.resolve(tuple)),
-                ApplicationRef::Predefined(i) => &self.predefined[usize::from(*i)],
-                ApplicationRef::Own(i) => &self.own[usize::from(*i)],
-            };
+            let Some(compiled) = self.compiled(*application) else { return Some(self.resolve(tuple)) };
             compiled.matches(tuple).then_some(compiled.label)
         })
+    }
+
+    /// The label of all flows that protocol and destination port bring to a rule with these applications, when it is
+    /// one application that leaves the source port open.
+    pub(super) fn only(&self, wanted: &[ApplicationRef]) -> Option<Label> {
+        let [application] = wanted else { return None };
+        let compiled = self.compiled(*application)?;
+        compiled.terms.iter().all(|term| term.source == PortRange::ALL).then_some(compiled.label)
+    }
+
+    fn compiled(&self, application: ApplicationRef) -> Option<&Compiled> {
+        match application {
+            ApplicationRef::Any => None,
+            ApplicationRef::Predefined(i) => Some(&self.predefined[usize::from(i)]),
+            ApplicationRef::Own(i) => Some(&self.own[usize::from(i)]),
+        }
     }
 
     /// The label of a flow under `any`: the predefined application of its port, if there is one.

@@ -9,6 +9,7 @@ use super::reader::{Keys, Section};
 use super::report::{Diagnostic, Reporter};
 use super::{read_log, read_objects, read_replication, read_rules, read_tcp, read_timeouts, warnings};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use toml::de::DeTable;
 
 /// Largest policy file: 64 MiB, room for a million IPv6 prefixes.
@@ -51,10 +52,10 @@ pub struct CheckReport {
 pub fn check(text: &str, file_name: &str) -> CheckReport {
     let mut reporter = Reporter::new(if text.len() > FILE_BYTES_MAX { "" } else { text }, file_name);
     let file = read(text, &mut reporter);
-    let file = file.filter(|_| !reporter.has_errors());
-    if let Some(file) = &file {
+    let mut file = file.filter(|_| !reporter.has_errors());
+    if let Some(file) = &mut file {
         match Matcher::new(file) {
-            Ok(matcher) => warnings::find(file, &matcher, &mut reporter),
+            Ok(matcher) => file.shadowed = warnings::find(file, &matcher, &mut reporter),
             Err(error @ (CompileError::TooComplex | CompileError::Names(_))) => {
                 reporter.error(0, error.to_string(), None);
             }
@@ -119,6 +120,7 @@ fn read(text: &str, r: &mut Reporter<'_>) -> Option<PolicyFile> {
         applications,
         rules,
         text: text.into(),
+        shadowed: BTreeSet::new(),
     };
     read_replication::check(&root, &file, r);
     Some(file)

@@ -2,7 +2,7 @@
 //! for a packet).
 
 use super::Action;
-use super::applications::Applications;
+use super::applications::{Applications, Label};
 use super::matcher::{Flow, Matcher, Place};
 use super::model::{ApplicationRef, PolicyFile, TimeWaitSetting, Ttl};
 use super::replication::{ReplicationSettings, SetupAck};
@@ -156,7 +156,8 @@ struct Verdict {
     sync: Option<bool>,
     setup_ack: SetupAck,
     session_ttl: Option<ClassId>,
-    applications: Box<[ApplicationRef]>,
+    /// What labels each of its flows, when protocol and destination port decide that one application matches.
+    only: Option<Label>,
 }
 
 /// A compiled policy revision. Immutable; share it as `Arc<Policy>`.
@@ -165,6 +166,8 @@ pub struct Policy {
     revision: u32,
     matcher: Matcher,
     verdicts: Box<[Verdict]>,
+    /// Those of each rule. Apart from the verdicts, which are read for every flow.
+    rule_applications: Box<[Box<[ApplicationRef]>]>,
     applications: Applications,
     ttl: TtlTable,
     tcp: TcpPolicy,
@@ -199,8 +202,8 @@ pub fn compile(file: &PolicyFile, revision: u32, names: &mut Names) -> Result<Po
         zone_index[usize::from(zone.id.0)] = Some(i as u16);
     }
     let rules = rule_infos(file, names)?;
-    let verdicts = verdicts(file, &rules, names)?;
     let applications = Applications::new(file, names)?;
+    let verdicts = verdicts(file, &rules, &applications, names)?;
     let ttl = TtlTable::new(file, names)?;
     let tcp = tcp(file, names)?;
     let icmp_reply =
@@ -212,6 +215,7 @@ pub fn compile(file: &PolicyFile, revision: u32, names: &mut Names) -> Result<Po
         revision,
         matcher,
         verdicts,
+        rule_applications: file.rules.iter().map(|rule| rule.application.as_slice().into()).collect(),
         applications,
         ttl,
         tcp,
@@ -232,7 +236,8 @@ pub fn compile(file: &PolicyFile, revision: u32, names: &mut Names) -> Result<Po
 impl Policy {
     /// What happens to a flow whose first packet has this tuple, comes from zone `from` and leads to
     /// zone `to`: the first enabled rule that matches in file order (J1), with the idle timeout of F5.
-    /// A zone that the policy does not declare matches no rule, not even one for `any`.
+    /// A zone that the policy does not declare matches no rule, not even one for `any`. Both addresses are of one
+    /// family, as in every packet.
     ///
     /// Once for each new flow, and again for a live one after a commit. Does not allocate.
     pub fn evaluate(&self, from: ZoneId, to: ZoneId, tuple: &Tuple) -> Judgement {
@@ -255,7 +260,8 @@ impl Policy {
             return self.default_deny(tuple);
         };
         let found = self.matcher.first(Flow { from, to, tuple }, place, u32::MAX, |rule| {
-            self.applications.first(&self.verdicts[rule as usize].applications, tuple)
+            let verdict = &self.verdicts[rule as usize];
+            verdict.only.or_else(|| self.applications.first(&self.rule_applications[rule as usize], tuple))
         });
         let Some((rule, label)) = found else {
             return self.default_deny(tuple);
@@ -394,7 +400,12 @@ fn rule_infos(file: &PolicyFile, names: &mut Names) -> Result<Box<[RuleInfo]>, N
         .collect()
 }
 
-fn verdicts(file: &PolicyFile, infos: &[RuleInfo], names: &mut Names) -> Result<Box<[Verdict]>, NamesFull> {
+fn verdicts(
+    file: &PolicyFile,
+    infos: &[RuleInfo],
+    applications: &Applications,
+    names: &mut Names,
+) -> Result<Box<[Verdict]>, NamesFull> {
     file.rules
         .iter()
         .zip(infos)
@@ -408,7 +419,7 @@ fn verdicts(file: &PolicyFile, infos: &[RuleInfo], names: &mut Names) -> Result<
                 sync: rule.sync,
                 setup_ack: rule.setup_ack.unwrap_or(file.replication.setup_ack),
                 session_ttl: ttl.transpose()?,
-                applications: rule.application.as_slice().into(),
+                only: applications.only(&rule.application),
             })
         })
         .collect()

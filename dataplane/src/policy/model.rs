@@ -5,6 +5,7 @@ use super::Action;
 use super::replication::{ReplicationSettings, SetupAck};
 use crate::session::timeouts::TIMEOUT_S_MAX;
 use ipnet::IpNet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -330,6 +331,8 @@ pub struct PolicyFile {
     /// `[[rule]]`, in file order: the order in which they are matched.
     pub rules: Vec<Rule>,
     pub(super) text: Arc<str>,
+    /// Rules that match no flow, for those before them cover them ([`super::shadow`]): no flow need be compared with them.
+    pub(super) shadowed: BTreeSet<u32>,
 }
 
 impl PolicyFile {

@@ -50,15 +50,16 @@ impl Dimension {
 }
 
 impl Order {
-    /// Sorts the enabled rules.
+    /// Sorts the rules that are enabled and not known to be covered by others.
     pub(super) fn new(file: &PolicyFile) -> Self {
         let sets: Vec<bool> = file.address_sets.iter().map(|s| s.prefixes.iter().any(broad_prefix)).collect();
         let applications: Vec<bool> = (0..file.applications.len())
             .map(|i| broad_application(file, ApplicationRef::Own(i as u16)))
             .collect();
         let mut groups: [Vec<u32>; 32] = Default::default();
-        for (i, rule) in file.rules.iter().enumerate().filter(|(_, r)| r.enabled) {
-            groups[shape(file, rule, &sets, &applications)].push(i as u32);
+        let rules = (0u32..).zip(&file.rules);
+        for (i, rule) in rules.filter(|(i, rule)| rule.enabled && !file.shadowed.contains(i)) {
+            groups[shape(file, rule, &sets, &applications)].push(i);
         }
         let sorter = Sorter::new(file);
         let mut sequence = Vec::new();
@@ -285,5 +286,25 @@ mod tests {
             let has = |word: &&&[u32]| word.iter().any(|r| *r != HOLE && r % 8 == destination);
             assert!(words.iter().filter(has).count() <= 3);
         }
+    }
+
+    /// Goes red when rules that never match stand in the bitmaps all the same, or one that does match is left out.
+    #[test]
+    fn rules_that_never_match_take_no_place() {
+        let rule = |name: &str, destination: String| {
+            format!(
+                "[[rule]]\nname = \"{name}\"\nfrom = \"any\"\nto = \"any\"\nsource = \"any\"\n\
+                 destination = \"{destination}\"\napplication = \"any\"\naction = \"deny\"\n"
+            )
+        };
+        let first = rule("first", "10.0.0.0/24".into());
+        let hosts: String =
+            (0..500).map(|i| rule(&format!("r{i}"), format!("10.0.{}.{}", i % 2, i / 2))).collect();
+        let text = format!("[[zone]]\nname = \"a\"\n{first}{hosts}");
+        let file = check(&text, "p").file.unwrap();
+        let order = Order::new(&file);
+        let rules: Vec<u32> = order.rules(&file).map(|(at, _)| order.rule(at)).collect();
+        let expected = |i: &u32| *i == 0 || i.is_multiple_of(2);
+        assert_eq!(rules, (0..=500).filter(expected).collect::<Vec<_>>());
     }
 }

@@ -22,22 +22,25 @@ type Side<'a> = Option<Vec<Cow<'a, [(u128, u128)]>>>;
 /// Every IPv4 and every IPv6 address, in the space of [`Addr`].
 const WHOLE: [(u128, u128); 2] = [(0xffff << 32, 0xffff_ffff_ffff), (0, u128::MAX)];
 
-/// Adds a warning for each rule that never matches.
-pub(super) fn find(file: &PolicyFile, matcher: &Matcher, r: &mut Reporter<'_>) {
+/// Adds a warning for each rule that never matches, and returns them.
+pub(super) fn find(file: &PolicyFile, matcher: &Matcher, r: &mut Reporter<'_>) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
     let sets: Vec<Families> = file.address_sets.iter().map(|s| families(&s.prefixes)).collect();
     let finder = Finder { file, sets, work: Cell::new(0) };
     for (i, rule) in file.rules.iter().enumerate().filter(|(_, rule)| rule.enabled) {
         if finder.given_up() {
             r.warn(rule.at, "the policy is too large to look for rules that never match from here on", None);
-            return;
+            break;
         }
         if finder.family(rule).is_none() {
+            found.insert(i as u32);
             let message =
                 format!("rule `{}` never matches: its source and destination share no family", rule.name);
             r.warn(rule.at, message, "IPv4 does not talk to IPv6".to_string());
             continue;
         }
         let Some(by) = finder.shadowed_by(i as u32, matcher) else { continue };
+        found.insert(i as u32);
         let by = &file.rules[by as usize];
         let message = format!(
             "rule `{}` never matches: rule `{}` in line {} comes first and covers it",
@@ -50,6 +53,7 @@ pub(super) fn find(file: &PolicyFile, matcher: &Matcher, r: &mut Reporter<'_>) {
         };
         r.warn(rule.at, message, help);
     }
+    found
 }
 
 struct Finder<'a> {

@@ -6,12 +6,14 @@ use super::model::{AddressRef, ApplicationRef, PolicyFile, PortRange, PortTtl, Z
 use super::report::Reporter;
 use super::shadow;
 use super::ttl::precedence;
+use std::collections::BTreeSet;
 
-/// Adds every warning about a file without errors.
-pub(super) fn find(file: &PolicyFile, matcher: &Matcher, r: &mut Reporter<'_>) {
+/// Adds every warning about a file without errors. Returns the rules that never match.
+pub(super) fn find(file: &PolicyFile, matcher: &Matcher, r: &mut Reporter<'_>) -> BTreeSet<u32> {
     port_overlaps(&file.session_ttl.ports, r);
-    shadow::find(file, matcher, r);
+    let shadowed = shadow::find(file, matcher, r);
     unused(file, r);
+    shadowed
 }
 
 /// F4.

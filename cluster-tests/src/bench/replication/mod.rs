@@ -138,7 +138,7 @@ fn check_sample(pair: &mut Pair, count: u32, seed: u64) -> Result<(), LabError> 
         pair.conntrackd()?.ask(2, &["-c"])?;
     }
     let flows = probe::random_flows(SAMPLED, count, seed);
-    pair.probe(2, count)?.until_all_pass(&flows, PASS_MAX).map(drop)
+    pair.probe(2, count, &flows)?.until_all_pass(PASS_MAX).map(drop)
 }
 
 fn name_of(who: Who) -> &'static str {

@@ -222,8 +222,8 @@ impl Pair {
     }
 
     /// Two ends of the wire around a node, for the first so many flows.
-    pub(super) fn probe(&self, via: u32, count: u32) -> Result<Probe, LabError> {
-        Probe::open(&self.lab, mac_of(&self.lab.at(via).netns(), "inside")?, flows(count))
+    pub(super) fn probe(&self, via: u32, count: u32, numbers: &[u32]) -> Result<Probe, LabError> {
+        Probe::open(&self.lab, mac_of(&self.lab.at(via).netns(), "inside")?, flows(count), numbers)
     }
 
     /// A way to ask again and again how many sessions a node holds: its own, or told by the other.

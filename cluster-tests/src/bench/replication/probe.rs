@@ -2,7 +2,7 @@
 //!
 //! Policy lets nothing new in from the servers' side, so a reply passes only where its session is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -20,24 +20,26 @@ const AGAIN: Duration = Duration::from_millis(4);
 /// Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 42;
 
-/// Two ends of the wire around a node.
+/// Two ends of the wire around a node, and a reply of each flow that is asked for.
 pub(super) struct Probe {
     server: Wire,
     client: Wire,
-    node: [u8; 6],
-    flows: Flows,
+    frames: BTreeMap<u32, Vec<u8>>,
 }
 
 impl Probe {
-    /// Opens both ends; `node` is the MAC of the node's inside port.
-    pub(super) fn open(lab: &Lab, node: [u8; 6], flows: Flows) -> Result<Probe, LabError> {
-        let (server, client) = (Wire::open(&lab.server(), "eth0")?, Wire::open(&lab.client(), "eth0")?);
-        Ok(Probe { server, client, node, flows })
+    /// Opens both ends; `node` is the MAC of the node's inside port, `numbers` are those of the flows.
+    pub(super) fn open(lab: &Lab, node: [u8; 6], flows: Flows, numbers: &[u32]) -> Result<Probe, LabError> {
+        let (server, client) =
+            (Wire::open_to_send(&lab.server(), "eth0")?, Wire::open(&lab.client(), "eth0")?);
+        let macs = [node, server.mac()].concat();
+        let frames = numbers.iter().map(|number| (*number, frame(&flows, &macs, *number))).collect();
+        Ok(Probe { server, client, frames })
     }
 
     /// Sends a reply of each flow, again and again, until one of each has arrived. Returns when the last did.
-    pub(super) fn until_all_pass(&self, numbers: &[u32], patience: Duration) -> Result<Instant, LabError> {
-        let mut missing: BTreeSet<u32> = numbers.iter().copied().collect();
+    pub(super) fn until_all_pass(&self, patience: Duration) -> Result<Instant, LabError> {
+        let mut missing: BTreeSet<u32> = self.frames.keys().copied().collect();
         let deadline = Instant::now() + patience;
         loop {
             self.one_pass(&mut missing)?;
@@ -49,7 +51,7 @@ impl Probe {
                 return Err(LabError::Check(format!(
                     "{} of {} flows do not pass after {} s",
                     missing.len(),
-                    numbers.len(),
+                    self.frames.len(),
                     patience.as_secs()
                 )));
             }
@@ -59,11 +61,10 @@ impl Probe {
     /// Sends what is missing once, and takes from it what arrives.
     fn one_pass(&self, missing: &mut BTreeSet<u32>) -> Result<(), LabError> {
         let fail = |source| LabError::system("send and receive frames", source);
-        let numbers: Vec<u32> = missing.iter().copied().collect();
-        for burst in numbers.chunks(BURST) {
-            for number in burst {
-                self.server.send(&self.frame(*number)).map_err(fail)?;
-            }
+        let wanted = self.frames.iter().filter(|(number, _)| missing.contains(*number));
+        let frames: Vec<&[u8]> = wanted.map(|(_, frame)| frame.as_slice()).collect();
+        for burst in frames.chunks(BURST) {
+            self.server.send_all(burst.iter().copied()).map_err(fail)?;
             self.collect(missing).map_err(fail)?;
         }
         let end = Instant::now() + AGAIN;
@@ -86,18 +87,14 @@ impl Probe {
         }
         Ok(())
     }
+}
 
-    fn frame(&self, number: u32) -> Vec<u8> {
-        let (client, client_port) = self.flows.client(number);
-        let mut payload = MAGIC.to_vec();
-        payload.extend(number.to_be_bytes());
-        let mut frame = Vec::with_capacity(60);
-        frame.extend(self.node);
-        frame.extend(self.server.mac());
-        frame.extend([0x08, 0x00]);
-        frame.extend(datagram((self.flows.server, self.flows.server_port), (client, client_port), &payload));
-        frame
-    }
+/// A reply of a flow, between two MACs.
+fn frame(flows: &Flows, macs: &[u8], number: u32) -> Vec<u8> {
+    let (client, client_port) = flows.client(number);
+    let payload = [MAGIC, number.to_be_bytes()].concat();
+    let packet = datagram((flows.server, flows.server_port), (client, client_port), &payload);
+    [macs, &[0x08, 0x00], &packet].concat()
 }
 
 /// The flow that a frame of ours carries.

@@ -94,11 +94,11 @@ fn ours(pair: &Pair, count: u32, round: u32, stop: &Stop) -> Result<Duration, La
     let (dying, survivor) = if round.is_multiple_of(2) { (1, 2) } else { (2, 1) };
     let (dying, survivor) = (pair.lab().at(dying), pair.lab().at(survivor));
     let flows = random_flows(SAMPLED, count, round.into());
-    let probe = pair.probe(survivor.number(), count)?;
+    let probe = pair.probe(survivor.number(), count, &flows)?;
     let logged = survivor.log()?.len();
     dying.kill()?;
     let declared_us = wait_declared_down(&survivor, logged, dying.number(), stop)?;
-    let passed = probe.until_all_pass(&flows, PASS_MAX)?;
+    let passed = probe.until_all_pass(PASS_MAX)?;
     let took = Duration::from_micros((DAY_US + time_of_day_us()? - declared_us) % DAY_US);
     let took = took.saturating_sub(passed.elapsed());
     dying.start(stop)?;
@@ -147,10 +147,10 @@ fn time_of_day_us() -> Result<u64, LabError> {
 fn theirs(pair: &mut Pair, count: u32, round: u32) -> Result<Duration, LabError> {
     pair.lab().at(2).netns().run(flush_conntrack)??;
     let flows = random_flows(SAMPLED, count, round.into());
-    let probe = pair.probe(2, count)?;
+    let probe = pair.probe(2, count, &flows)?;
     let start = Instant::now();
     let mut commit = pair.conntrackd()?.begin_commit(2)?;
-    let passed = probe.until_all_pass(&flows, PASS_MAX);
+    let passed = probe.until_all_pass(PASS_MAX);
     let ended = commit.wait().map_err(|source| LabError::system("wait for conntrackd -c", source))?;
     let passed = passed.map_err(|error| LabError::Check(format!("conntrackd -c ({ended}): {error}")))?;
     Ok(passed - start)

@@ -217,7 +217,8 @@ fn timeout(file: &PolicyFile, rule: Option<&Rule>, t: &Tuple) -> TimeoutClass {
 fn agree(text: &str, flows: &[(usize, usize, Tuple)]) -> Result<(), TestCaseError> {
     let fixture = Fixture::new(text);
     let file = check(text, "p").file.unwrap();
-    for (from, to, t) in flows {
+    // No packet has addresses of both families, and rules that only such a flow would meet are not searched.
+    for (from, to, t) in flows.iter().filter(|(_, _, t)| t.src.is_v4() == t.dst.is_v4()) {
         let expected = file.rules.iter().position(|r| rule_matches(&file, r, *from, *to, t));
         let got = fixture.judge(ZONES[*from], ZONES[*to], t);
         prop_assert_eq!(got.rule, expected.map(|i| fixture.policy.rules()[i].id), "{:?}\n{}", t, text);

@@ -107,8 +107,12 @@ fn agrees(text: &str, rules: &[Index], seed: u64) -> Result<(), TestCaseError> {
     let fixture = Fixture::new(text);
     let file = check(text, "p").file.unwrap();
     let mut draw = Draw(seed);
-    let flows: Vec<Tuple> =
-        rules.iter().map(|i| flow(&file, &file.rules[i.index(file.rules.len())], &mut draw)).collect();
+    // No packet has addresses of both families.
+    let flows: Vec<Tuple> = rules
+        .iter()
+        .map(|i| flow(&file, &file.rules[i.index(file.rules.len())], &mut draw))
+        .filter(|flow| flow.src.is_v4() == flow.dst.is_v4())
+        .collect();
     let mut places = vec![Place::default(); flows.len()];
     fixture.policy.place(&flows, &mut places);
     for (flow, place) in flows.iter().zip(places) {
