@@ -223,7 +223,10 @@ impl Pair {
 
     /// Two ends of the wire around a node, for the first so many flows.
     pub(super) fn probe(&self, via: u32, count: u32, numbers: &[u32]) -> Result<Probe, LabError> {
-        Probe::open(&self.lab, mac_of(&self.lab.at(via).netns(), "inside")?, flows(count), numbers)
+        let node = self.lab.at(via);
+        let switch = segment_netns(&self.lab, "inside")?;
+        let mac = mac_of(&node.netns(), "inside")?;
+        Probe::open(&self.lab, (&switch, node.name()), mac, flows(count), numbers)
     }
 
     /// A way to ask again and again how many sessions a node holds: its own, or told by the other.

@@ -6,14 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use super::super::frames::Flows;
+use super::super::bed::GENERATOR_CPU;
+use super::super::frames::{Flows, mac_of};
+
 use crate::LabError;
 use crate::lab::Lab;
+use crate::sys::{Netns, pin};
 use crate::traffic::Wire;
 
 /// Begins the payload; the benches' own sinks pass frames that do not carry their mark.
 const MAGIC: [u8; 4] = *b"TGpr";
-/// Frames that are sent before what has arrived is read: the socket holds more than that.
+/// Room for frames that arrive.
+const ROOM_BYTES: usize = 8 << 20;
+/// Frames that are sent before what has arrived is read.
 const BURST: usize = 32;
 /// How long answers are waited for before what is missing is sent again.
 const AGAIN: Duration = Duration::from_millis(4);
@@ -22,23 +27,39 @@ const HEADERS: usize = 42;
 
 /// Two ends of the wire around a node, and a reply of each flow that is asked for.
 pub(super) struct Probe {
-    server: Wire,
+    to_node: Wire,
     client: Wire,
     frames: BTreeMap<u32, Vec<u8>>,
 }
 
 impl Probe {
-    /// Opens both ends; `node` is the MAC of the node's inside port, `numbers` are those of the flows.
-    pub(super) fn open(lab: &Lab, node: [u8; 6], flows: Flows, numbers: &[u32]) -> Result<Probe, LabError> {
-        let (server, client) =
-            (Wire::open_to_send(&lab.server(), "eth0")?, Wire::open(&lab.client(), "eth0")?);
-        let macs = [node, server.mac()].concat();
+    /// Opens both ends; `node` is the MAC of the node's inside port, `numbers` are those of the flows. Frames are sent
+    /// from the switch's socket for the node, as if they had come from the server: from there on, what they cost is the
+    /// node's.
+    pub(super) fn open(
+        lab: &Lab,
+        (switch, socket): (&Netns, &str),
+        node: [u8; 6],
+        flows: Flows,
+        numbers: &[u32],
+    ) -> Result<Probe, LabError> {
+        let (to_node, client) = (Wire::open_to_send(switch, socket)?, Wire::open(&lab.client(), "eth0")?);
+        // A node that was held up for a moment sends them all at once.
+        client.widen(ROOM_BYTES)?;
+        let macs = [node, mac_of(&lab.server(), "eth0")?].concat();
         let frames = numbers.iter().map(|number| (*number, frame(&flows, &macs, *number))).collect();
-        Ok(Probe { server, client, frames })
+        Ok(Probe { to_node, client, frames })
     }
 
     /// Sends a reply of each flow, again and again, until one of each has arrived. Returns when the last did.
     pub(super) fn until_all_pass(&self, patience: Duration) -> Result<Instant, LabError> {
+        // What the kernel wakes for a frame it likes to wake on the CPU that sent it, where it would wait.
+        let pinned = || pin(GENERATOR_CPU).and_then(|()| self.send_until_all_pass(patience));
+        let ended = std::thread::scope(|scope| scope.spawn(pinned).join());
+        ended.map_err(|_| LabError::Check("the probe's thread panicked".to_owned()))?
+    }
+
+    fn send_until_all_pass(&self, patience: Duration) -> Result<Instant, LabError> {
         let mut missing: BTreeSet<u32> = self.frames.keys().copied().collect();
         let deadline = Instant::now() + patience;
         loop {
@@ -64,7 +85,7 @@ impl Probe {
         let wanted = self.frames.iter().filter(|(number, _)| missing.contains(*number));
         let frames: Vec<&[u8]> = wanted.map(|(_, frame)| frame.as_slice()).collect();
         for burst in frames.chunks(BURST) {
-            self.server.send_all(burst.iter().copied()).map_err(fail)?;
+            self.to_node.send_all(burst.iter().copied()).map_err(fail)?;
             self.collect(missing).map_err(fail)?;
         }
         let end = Instant::now() + AGAIN;

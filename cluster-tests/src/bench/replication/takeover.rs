@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::Scale;
+use super::super::bed::FORWARDER_CPU;
 use super::super::new_flows::flush_conntrack;
 use super::super::report::{Better, Row, Run, Subject, median};
 use super::pair::{Pair, PairSpec, Who};
@@ -27,10 +28,11 @@ const DECLARED_MAX: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_micros(200);
 const DAY_US: u64 = 86_400_000_000;
 
-const GENERATOR: &str = "AF_PACKET socket of the server: one reply of each of 1,000 random sessions, what is missing again \
-                         every few milliseconds";
+const GENERATOR: &str = "AF_PACKET socket of the switch: one reply of each of 1,000 random sessions, what is missing again \
+                         after a few milliseconds";
 const SINK: &str = "AF_PACKET socket of the client, which tells the sessions apart";
-const PLACEMENT: &str = "all of it on all CPUs, as the kernel runs it";
+const PLACEMENT: &str =
+    "the probe on the generator's CPU, workers on the other, the rest as the kernel runs it";
 
 /// Measures every number of sessions.
 pub(super) fn run(scale: &Scale, stop: &Stop, mut progress: impl FnMut(&str)) -> Result<Vec<Row>, LabError> {
@@ -64,7 +66,13 @@ fn one_case(
     let make = |who| {
         let room = (count + count / 3).max(10_000);
         let pair = Pair::make(
-            PairSpec { who, replicating: true, room, long_timeouts: true, worker_cpu: None },
+            PairSpec {
+                who,
+                replicating: true,
+                room,
+                long_timeouts: true,
+                worker_cpu: Some(FORWARDER_CPU as u32),
+            },
             stop,
         )?;
         fill(&pair, count, scale, stop)?;
