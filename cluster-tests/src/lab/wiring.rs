@@ -1,5 +1,7 @@
 //! Namespaces, interfaces, addresses and routes: the commands that make them, in order.
 
+use std::path::Path;
+
 use std::time::Duration;
 
 use super::plan::{Link, NodePlan, Plan, Port};
@@ -17,6 +19,12 @@ const EVERYWHERE: [(&str, &str); 5] = [
     ("net/ipv6/conf/default/router_solicitations", "0"),
 ];
 
+/// Whether frames on bridges are shown to the packet filters of a namespace.
+const BRIDGE_FILTERS: [&str; 3] = [
+    "net/bridge/bridge-nf-call-arptables",
+    "net/bridge/bridge-nf-call-iptables",
+    "net/bridge/bridge-nf-call-ip6tables",
+];
 /// Name of the bridge in a segment's namespace.
 const BRIDGE: &str = "br0";
 
@@ -78,6 +86,10 @@ fn build_segments(plan: &Plan, spec: &LabSpec, stop: &Stop) -> Result<(), LabErr
         // A switch has no address of its own, and floods multicast: neighbour discovery must not wait for a querier.
         netns.set_sysctl("net/ipv6/conf/all/disable_ipv6", "1")?;
         netns.set_sysctl("net/ipv6/conf/default/disable_ipv6", "1")?;
+        // Where the kernel can filter what passes a bridge (Docker loads that), it looks at every frame.
+        for key in BRIDGE_FILTERS.iter().filter(|key| Path::new("/proc/sys").join(key).exists()) {
+            netns.set_sysctl(key, "0")?;
+        }
         netns.ip(&format!("link add {BRIDGE} type bridge mcast_snooping 0 stp_state 0"))?;
         netns.ip(&format!("link set {BRIDGE} up"))?;
         let link = plan.link(segment.name);
