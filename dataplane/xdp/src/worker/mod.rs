@@ -263,6 +263,8 @@ impl<P: Pipeline, Q: PacketIo> Worker<P, Q> {
     pub(crate) fn install(&mut self, queues: Vec<Queue<Q>>, port: PortId, egress: Egress) {
         self.queues.extend(queues);
         self.set_egress(port, egress);
+        // A packet may be there already; it needs a frame.
+        self.refill();
     }
 
     /// Takes the queues of a port away, and stops sending by it.

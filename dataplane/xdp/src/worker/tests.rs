@@ -157,7 +157,6 @@ impl Bench {
                 bench.open(worker, port);
             }
         }
-        // The first pass fills the fill rings.
         bench.settle();
         bench
     }
@@ -284,6 +283,18 @@ fn a_closed_port_drops_and_counts() {
     b.send(0, 0, TRANSMIT, 1);
     b.settle();
     assert_eq!(b.wires[0][1].take().len(), 1);
+}
+
+// Red when a queue has no frames to receive into before the pass after the one in which it was opened.
+#[test]
+fn a_port_takes_packets_as_soon_as_it_is_open() {
+    let mut b = Bench::new(1);
+    b.close(0, 0);
+    b.open(0, 0);
+    b.send(0, 0, TRANSMIT, 1);
+    b.settle();
+    assert_eq!(b.wires[0][1].take().len(), 1);
+    assert_eq!(b.workers[0].report().1[0].stats.fill_empty, 0);
 }
 
 // Red when a worker without a queue of a port does not send through the one that has it.
