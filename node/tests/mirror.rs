@@ -283,6 +283,38 @@ fn a_missing_neighbour_is_resolved_by_the_kernel() {
 }
 
 #[test]
+fn a_neighbour_that_was_entered_for_good_stays_so() {
+    // Red when what is asked for is not looked at first: the kernel takes NUD_PERMANENT from whoever is to be used, and
+    // nobody answers for this one.
+    let Some(lab) = &Lab::new() else { return };
+    lab.run(|mirror| async move {
+        until(&mirror, "the interface", |d| d.ports.first().is_some_and(|p| p.link.is_some())).await;
+        let lasting = "10.9.0.77";
+        lab.on(&[
+            "neigh",
+            "replace",
+            lasting,
+            "lladdr",
+            "02:00:00:00:00:77",
+            "dev",
+            "a0",
+            "nud",
+            "permanent",
+        ]);
+        let (resolver, task) = Resolver::new(mirror.updates());
+        tokio::spawn(task);
+        // As a packet that comes before the mirror has heard of it does. They are asked for in turn.
+        for address in [lasting, "10.9.0.2"] {
+            resolver.missing(PortId(0), addr(address));
+        }
+        until(&mirror, "resolved", |d| d.neighbours.contains_key(&(PortId(0), addr("10.9.0.2")))).await;
+        let shown = Command::new("ip").args(["-n", &lab.ours, "neigh", "show", lasting]).output().unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(shown.contains("PERMANENT"), "{shown}");
+    });
+}
+
+#[test]
 fn lost_events_end_in_a_full_read() {
     // Red when an overrun is ignored: the routes whose events were lost would be missing for a minute.
     let Some(lab) = &Lab::new() else { return };

@@ -147,27 +147,55 @@ enum AskError {
     Broken,
 }
 
+/// Asks for a neighbour, unless an operator has entered it for good: `NTF_USE` would make it an ordinary one (since Linux
+/// 5.16), and the mirror, which may be a moment behind, knows of it soon.
 async fn ask(handle: &mut Handle, link: u32, address: IpAddr) -> Result<(), AskError> {
     let mut message = NeighbourMessage::default();
     message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.ifindex = link;
     message.header.state = NeighbourState::None;
-    message.header.flags = NeighbourFlags::Use;
     let destination = match address {
         IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
         IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
     };
     message.attributes.push(NeighbourAttribute::Destination(destination));
-    let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
-    request.header.flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ACK;
+    let get = RouteNetlinkMessage::GetNeighbour(message.clone());
+    let known = match request(handle, get, NLM_F_REQUEST).await {
+        Ok(known) => known,
+        // There is none.
+        Err(AskError::Refused(_)) => None,
+        Err(broken) => return Err(broken),
+    };
+    if let Some(RouteNetlinkMessage::NewNeighbour(known)) = known
+        && matches!(known.header.state, NeighbourState::Permanent | NeighbourState::Noarp)
+    {
+        return Ok(());
+    }
+    message.header.flags = NeighbourFlags::Use;
+    let wish = RouteNetlinkMessage::NewNeighbour(message);
+    request(handle, wish, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ACK).await.map(drop)
+}
+
+/// Sends a request, and waits for what the kernel says.
+async fn request(
+    handle: &mut Handle,
+    message: RouteNetlinkMessage,
+    flags: u16,
+) -> Result<Option<RouteNetlinkMessage>, AskError> {
+    let mut request = NetlinkMessage::from(message);
+    request.header.flags = flags;
     let mut answers = handle.request(request).map_err(|_| AskError::Broken)?;
     while let Some(answer) = futures::StreamExt::next(&mut answers).await {
-        if let NetlinkPayload::Error(e) = answer.payload {
-            return match e.code {
-                None => Ok(()),
-                Some(code) => Err(AskError::Refused(code.get())),
-            };
+        match answer.payload {
+            NetlinkPayload::InnerMessage(message) => return Ok(Some(message)),
+            NetlinkPayload::Error(e) => {
+                return match e.code {
+                    None => Ok(None),
+                    Some(code) => Err(AskError::Refused(code.get())),
+                };
+            }
+            _ => {}
         }
     }
-    Ok(())
+    Ok(None)
 }

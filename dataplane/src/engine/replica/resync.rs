@@ -178,9 +178,24 @@ impl Engine {
     /// A peer died: what it told lately may not have reached everybody, so it is told on as this node's own, a
     /// slice with each call of the sweep.
     pub fn peer_died(&mut self, peer: Peer, it: Boot, now: Now) {
-        self.clock = now;
         let Some(r) = &mut self.replica else { return };
         r.sides.died(peer, it);
+        self.tell_last_words_on(peer, now);
+    }
+
+    /// The link to a peer's boot has ended. Of one that never seemed alive here nobody will say that it died, so what it
+    /// told is told on now, as after a death.
+    pub fn link_ended(&mut self, peer: Peer, it: Boot, now: Now) {
+        let is_alive = self.view.as_ref().is_none_or(|view| view.is_alive(it));
+        let is_dead = self.replica.as_deref().is_none_or(|r| r.sides.is_dead(peer, it));
+        if !is_alive && !is_dead {
+            self.tell_last_words_on(peer, now);
+        }
+    }
+
+    fn tell_last_words_on(&mut self, peer: Peer, now: Now) {
+        self.clock = now;
+        let Some(r) = &mut self.replica else { return };
         let first = r.heard.count.saturating_sub(r.heard.ring.len() as u64);
         let peers = r.echo.as_ref().map_or(0, |e| e.peers) | peer.bit();
         r.echo = Some(Echo { peers, next: first, end: r.heard.count });

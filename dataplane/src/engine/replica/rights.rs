@@ -47,6 +47,9 @@ impl Engine {
             // What it owns and no longer has is over, even if the tombstone is gone by now.
             return Some(self.bury_unknown(copy));
         }
+        if self.is_revoked(id) {
+            return Some(self.bury_unknown(copy));
+        }
         let told_by_origin = own || teller == origin || owner != Some(origin);
         if told_by_origin || self.is_won(copy) {
             // It may have lost its tuple by mistake, and whoever may tell it has found that out.
@@ -71,6 +74,14 @@ impl Engine {
         let lost_ms = r.log.tombs.final_lost_ms(id).max(r.foreign.final_lost_ms(id));
         let made_ms = id.made_s().saturating_sub(u64::from(id.boot)) * 1000;
         made_ms > lost_ms || lost_ms == 0
+    }
+
+    /// Whether it was cleared or denied, as far as that is remembered beyond its tombstone. Nobody uses it rightly, whatever
+    /// a node tells that had not heard of it.
+    fn is_revoked(&self, id: SessionId) -> bool {
+        self.replica
+            .as_ref()
+            .is_some_and(|r| r.log.tombs.is_revoked_lost(id) || r.foreign.is_revoked_lost(id))
     }
 
     fn bury_unknown(&mut self, copy: &SessionCopy) -> Applied {

@@ -72,6 +72,11 @@ fn lost_place(id: SessionId) -> usize {
     (mixed(id) >> 20) as usize % LOST_PLACES
 }
 
+/// What tells identities of one place apart.
+fn fingerprint(id: SessionId) -> u32 {
+    (mixed(id) >> 32) as u32 | 1
+}
+
 /// A ring of tombstones with an index by identity. Grows to its bound, never beyond.
 pub(super) struct Tombs {
     ring: Vec<Tomb>,
@@ -82,6 +87,8 @@ pub(super) struct Tombs {
     live: u32,
     /// By a hash of the identity: when the latest of the final ends was decided that had to go; 0 while none had to.
     finals_lost_ms: Box<[u64]>,
+    /// By the same hash: fingerprint of the latest identity that was cleared or denied; 0 while there is none.
+    revoked_lost: Box<[u32]>,
 }
 
 impl Tombs {
@@ -94,6 +101,7 @@ impl Tombs {
             heads: vec![NONE; max.next_power_of_two()].into_boxed_slice(),
             live: 0,
             finals_lost_ms: vec![0; LOST_PLACES].into_boxed_slice(),
+            revoked_lost: vec![0; LOST_PLACES].into_boxed_slice(),
         }
     }
 
@@ -102,12 +110,17 @@ impl Tombs {
         self.finals_lost_ms[lost_place(id)]
     }
 
+    /// Whether that very identity was cleared or denied, and its tombstone had to go. It may be forgotten, too.
+    pub(super) fn is_revoked_lost(&self, id: SessionId) -> bool {
+        self.revoked_lost[lost_place(id)] == fingerprint(id)
+    }
+
     pub(super) fn live(&self) -> u32 {
         self.live
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let lost = self.finals_lost_ms.len() * size_of::<u64>();
+        let lost = LOST_PLACES * (size_of::<u64>() + size_of::<u32>());
         self.max * size_of::<Tomb>() + self.heads.len() * size_of::<u32>() + lost
     }
 
@@ -177,6 +190,9 @@ impl Tombs {
                 if old.reason.is_final() {
                     let lost_ms = &mut self.finals_lost_ms[lost_place(old.id)];
                     *lost_ms = old.decided_ms.max(*lost_ms);
+                }
+                if matches!(old.reason, EndReason::Cleared | EndReason::Denied) {
+                    self.revoked_lost[lost_place(old.id)] = fingerprint(old.id);
                 }
             }
             (at, old.live.then_some(old))

@@ -46,6 +46,7 @@ impl Shard {
                 let config = self.config;
                 if let Some(line) = self.linked(peer, link) {
                     line.end_link(&config, now);
+                    engine.link_ended(peer, line.it, now);
                 }
             }
             FromNode::Resync { peer, number } => self.begin_resync(peer, number, now),

@@ -166,6 +166,35 @@ fn an_end_for_good_that_is_forgotten_is_one() {
 }
 
 #[test]
+fn who_cleared_a_session_of_another_and_forgot_it_takes_it_from_nobody() {
+    // Red when only a session's owner remembers its end for good beyond the tombstone: one that was cut off while an
+    // operator cleared would take it again from any node that had not heard of that.
+    let mut c = Cluster::with(2, &short());
+    c.nodes[1] = Lab::of_node(2, &short());
+    let few = ReplicationConfig { tombstones: 4, ..ReplicationConfig::default() };
+    c.nodes[1].engine.enable_replication(few).unwrap();
+    c.view(2, &[1, 2]);
+    c.of(1).verdict(OUT, flow());
+    c.talk();
+    c.view(2, &[2]);
+    let clear = |lab: &mut Lab| lab.engine.clear(0, u32::MAX, &SessionFilter::default(), lab.now).1;
+    assert_eq!(clear(c.of(2)), 1);
+    (0..8).for_each(|n| {
+        c.of(2).verdict(OUT, udp(true, 5000 + n, 7777, 1));
+    });
+    assert_eq!(clear(c.of(2)), 8);
+    c.view(2, &[1, 2]);
+    c.of(1).wait_ms(15_000);
+    c.of(1).verdict(OUT, flow());
+    let (now, only) = (c.of(1).now, c.of(1).only());
+    let asked = Question { id: only.id, tuple: only.wings[0].tuple, age_ms: TIMEOUT_MS };
+    c.of(1).engine.answer(&asked, now);
+    let copy = copies(&mut c, 1, 2)[0];
+    assert_eq!(c.apply(1, 2, &Told::Copy(copy)), Applied::Answered);
+    assert_eq!(c.counts()[1], 0);
+}
+
+#[test]
 fn a_packet_in_the_millisecond_of_a_word_is_no_hearsay() {
     // Red when the time alone says that the owner told of it: its end by age would be believed, and the packet forgotten.
     let mut c = Cluster::with(2, &short());
@@ -242,6 +271,25 @@ fn words_of_a_dead_node_that_come_late_are_told_on() {
         c.apply(1, 2, &word);
     }
     assert_eq!(c.read(2, 3), []);
+}
+
+#[test]
+fn words_of_a_node_that_died_before_it_seemed_alive_are_told_on() {
+    // Red when only a death tells last words on: of one that never seemed alive nobody says that it died, and a session
+    // stays on the one node that it told of it, without an owner.
+    let mut c = Cluster::new(3);
+    c.of(1).verdict(OUT, flow());
+    let words = c.read(1, 2);
+    let now = c.of(2).now;
+    // The link of one that is alive says nothing: it will be there again.
+    for (alive, told) in [([1, 2, 3].as_slice(), 0), (&[2, 3], 1)] {
+        c.view(2, alive);
+        for word in &words {
+            c.apply(1, 2, word);
+        }
+        c.of(2).engine.link_ended(Cluster::slot(1), boot(1), now);
+        assert_eq!(copies(&mut c, 2, 3).len(), told);
+    }
 }
 
 fn copies_of(words: &[Told]) -> Vec<SessionCopy> {
