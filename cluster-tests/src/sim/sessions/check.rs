@@ -54,9 +54,6 @@ pub(super) struct Oracle {
     pub(super) revived: BTreeMap<usize, u64>,
     /// Flows that had a life before their present one.
     pub(super) again: BTreeSet<usize>,
-    /// When a node was last seen to hold a flow's TCP session that is not established there: its packets do not keep it,
-    /// though the hosts may be through with their handshake.
-    pub(super) half: BTreeMap<(usize, usize), u64>,
     /// Sessions that nobody has felt responsible for, and since when.
     pub(super) orphans: BTreeMap<SessionId, u64>,
     /// What each node held when its story was told last.
@@ -79,7 +76,6 @@ impl Oracle {
     pub(super) fn reopened(&mut self, flow: usize) {
         self.again.insert(flow);
         self.last.retain(|(f, _), _| *f != flow);
-        self.half.retain(|(f, _), _| *f != flow);
         self.begun.remove(&flow);
         self.solid.remove(&flow);
     }

@@ -10,9 +10,6 @@ use tidegate_dataplane::engine::{PortRange, SessionFilter};
 use tidegate_dataplane::session::owner::Boot;
 use tidegate_dataplane::session::record::SessionId;
 
-/// Longest time that a node stands still. What waited for it meanwhile seems younger than it is by as much.
-pub(super) const STILL_MAX: u64 = 4_000_000;
-
 impl World {
     /// Something breaks.
     pub(super) fn fault(&mut self) -> Result<(), Finding> {
@@ -83,7 +80,7 @@ impl World {
         node.frozen = Some(now);
         node.next_pass = u64::MAX;
         self.counts.freezes += 1;
-        let how_long = self.rng.range(20_000, STILL_MAX);
+        let how_long = self.rng.range(20_000, 4_000_000);
         self.tell(None, || format!("node {} stands still for {} ms", place + 1, how_long / 1_000));
         self.at(now + how_long, Event::Thaw(place));
     }

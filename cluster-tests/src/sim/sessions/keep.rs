@@ -5,9 +5,7 @@ use super::hosts::ends_of;
 use super::hub::INBOX;
 use super::world::{Event, World};
 use std::collections::{BTreeMap, BTreeSet};
-use tidegate_dataplane::addr::proto;
 use tidegate_dataplane::engine::SessionView;
-use tidegate_dataplane::session::State;
 use tidegate_dataplane::session::record::SessionId;
 
 /// How often everything is looked at.
@@ -26,7 +24,6 @@ impl World {
             }
             let sessions = self.sessions_of(place);
             self.counts.most_sessions = self.counts.most_sessions.max(sessions.len() as u64);
-            self.note_half_open(place, &sessions);
             self.holds_what_it_forwards(place, &sessions)?;
             self.memory(place)?;
             all.insert(place, sessions);
@@ -50,15 +47,6 @@ impl World {
         }
     }
 
-    fn note_half_open(&mut self, place: usize, sessions: &[SessionView]) {
-        let half =
-            |s: &&SessionView| s.wings[0].tuple.protocol == proto::TCP && s.state != State::Established;
-        for session in sessions.iter().filter(half) {
-            let flow = ends_of(&session.wings[0].tuple).and_then(|ends| self.by_ends.get(&ends).copied());
-            self.oracle.half.extend(flow.map(|flow| ((flow, place), self.now)));
-        }
-    }
-
     /// What a node itself forwarded, it keeps; in calm it keeps what anybody forwarded.
     fn holds_what_it_forwards(&self, place: usize, sessions: &[SessionView]) -> Result<(), Finding> {
         let flow = |s: &SessionView| self.by_ends.get(&ends_of(&s.wings[0].tuple)?).copied();
@@ -72,14 +60,7 @@ impl World {
             // By which session it went, that of its present life or that of the one before, is not known.
             let in_doubt = self.oracle.again.contains(flow)
                 && self.oracle.revived.get(flow).is_some_and(|since| *at < since + REVIVED);
-            let half = self.oracle.half.get(&(*flow, *by)).is_some_and(|seen| *at < seen + LOOK_EVERY);
-            if counts
-                && !over
-                && !in_doubt
-                && !half
-                && idle + SLACK < self.timeout_of(*flow)
-                && !held.contains(flow)
-            {
+            if counts && !over && !in_doubt && idle + SLACK < self.timeout_of(*flow) && !held.contains(flow) {
                 let (number, by, ms) = (place + 1, by + 1, idle / 1_000);
                 let what = format!(
                     "node {by} forwarded a packet {ms} ms ago, node {number} holds no session for it"

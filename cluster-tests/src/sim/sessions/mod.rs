@@ -171,7 +171,7 @@ impl World {
         for flow in &mut self.flows {
             flow.fall_silent();
         }
-        self.run_until(self.now + policies::INITIAL + self.bound() + faults::STILL_MAX + 2_000_000)?;
+        self.run_until(self.now + policies::INITIAL + self.bound() + 2_000_000)?;
         for place in 0..self.places.len() {
             if let Some(session) = self.sessions_of(place).first() {
                 let flow = hosts::ends_of(&session.wings[0].tuple);

@@ -131,13 +131,9 @@ fn fact_names(bits: u8) -> String {
     if set.is_empty() { "none".into() } else { set.join("+") }
 }
 
-/// What ages so soon (or within a quarter of its timeout) need not be everywhere: it may be gone from one node when the
-/// next is asked.
-const SOON_MS: u32 = 2_000;
-
 impl Engine {
     /// Adds the digests of the sessions that others are to have, among the next `scan_max` slots from `cursor`. What
-    /// ages soon, or is idle beyond its timeout, is left out: its copies go one by one. `zone` is a hash of a zone's
+    /// is idle beyond its timeout is left out: its copies go one by one. `zone` is a hash of a zone's
     /// name. Returns the cursor to go on with, or `None` at the end of the table.
     pub fn verify_sums(
         &self,
@@ -158,8 +154,7 @@ impl Engine {
     }
 
     /// Appends the fields of the sessions of one bucket, likewise; to `idle` those that are left out, for they are here
-    /// all the same: how long one was idle may be known a little later here than elsewhere, and nodes are not asked in the
-    /// same moment.
+    /// all the same: how long one was idle may be known a little later here than elsewhere.
     pub fn verify_bucket(
         &self,
         wanted: usize,
@@ -187,9 +182,7 @@ impl Engine {
         for slot in (cursor..end).map(SlotId) {
             let hot = self.table.hot(slot);
             if self.is_tellable(slot) {
-                let cutoff_ms = self.cutoff_ms(hot.class.0);
-                let soon_ms = SOON_MS.min(cutoff_ms / 4);
-                let live = hot.idle_ms(now.ms32()) <= cutoff_ms - soon_ms;
+                let live = hot.idle_ms(now.ms32()) <= self.cutoff_ms(hot.class.0);
                 each(self.fields_of(slot), live);
             }
         }
