@@ -221,7 +221,7 @@ impl Pair {
         self.server_sink.frames()
     }
 
-    /// Two ends of the wire around a node, for the first so many flows.
+    /// Two ends of the wire around a node, for those numbers among the first so many flows.
     pub(super) fn probe(&self, via: u32, count: u32, numbers: &[u32]) -> Result<Probe, LabError> {
         let node = self.lab.at(via);
         let switch = segment_netns(&self.lab, "inside")?;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use super::super::bed::GENERATOR_CPU;
 use super::super::frames::{Flows, mac_of};
-
 use crate::LabError;
 use crate::lab::Lab;
 use crate::sys::{Netns, pin};
