@@ -97,11 +97,10 @@ impl View {
         self.owner(id) == self.me
     }
 
-    /// A number that two nodes share when they believe the same of who is in sync.
+    /// A number that two nodes share when they believe the same of who owns sessions.
     pub fn digest(&self) -> u64 {
-        self.in_sync
-            .iter()
-            .fold(0x7469_6465, |sum, b| mix(sum ^ (u64::from(b.node) << 32 | u64::from(b.boot))))
+        let start = if self.in_sync.is_empty() { 0x6e6f_6e65 } else { 0x7469_6465 };
+        self.owners().iter().fold(start, |sum, b| mix(sum ^ (u64::from(b.node) << 32 | u64::from(b.boot))))
     }
 }
 
@@ -179,5 +178,9 @@ mod tests {
         let none = View::new(A, [B], [], 100);
         assert_eq!(none.owner(id(A, 1)), A);
         assert!([A, B].contains(&none.owner(id(C, 1))));
+        // Goes red when only who is in sync counts: two nodes would agree, and not on the owner.
+        assert_ne!(none.digest(), View::new(A, [B, C], [], 100).digest());
+        assert_eq!(none.digest(), View::new(B, [A], [], 100).digest());
+        assert_ne!(none.digest(), View::new(A, [], [A, B], 100).digest());
     }
 }

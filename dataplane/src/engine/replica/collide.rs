@@ -58,7 +58,7 @@ impl Engine {
         }
         if follows && self.gives_way(slot, [0; 2]) {
             if let Some(no) = self.may_insert(peer, teller, mark, copy, now) {
-                return no;
+                return self.tell_instead(slot, no);
             }
             self.supersede(slot, Why::Followed);
             return self.insert_copy(peer, mark, copy, now);
@@ -80,7 +80,7 @@ impl Engine {
             return self.absorb(slot, copy, &facts, now);
         }
         if let Some(no) = self.may_insert(peer, teller, mark, copy, now) {
-            return no;
+            return self.tell_instead(slot, no);
         }
         let why = match (other, !same && closes[0] && !closes[1]) {
             (_, true) => Why::Followed,
@@ -88,6 +88,15 @@ impl Engine {
             (false, false) => Why::SameConnection,
         };
         self.replace(peer, mark, slot, copy, why, now)
+    }
+
+    /// The other session is over, and who told of it hears so: it lacks the one that has the tuple here, for it had no
+    /// place for that when it was told.
+    fn tell_instead(&mut self, slot: SlotId, no: Applied) -> Applied {
+        if no == Applied::Answered {
+            self.log_slot(slot);
+        }
+        no
     }
 
     /// The session here wins: it takes the facts of the other one.

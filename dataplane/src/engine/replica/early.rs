@@ -17,8 +17,8 @@ use std::collections::VecDeque;
 const EARLY_MAX: usize = 2_048;
 /// For so long one waits, in ms.
 const EARLY_MS: u64 = 60_000;
-/// Words that wait for one tuple: as many births of it can meet as nodes open it at once, and four hardly do.
-const TUPLE_MAX: u8 = 4;
+/// Words that wait for one tuple: births that meet, times peers that saw packets of them. Hardly ever more than two.
+const TUPLE_MAX: u8 = 8;
 /// Tuples that one call of the sweep looks at again.
 const STEP: usize = 64;
 
@@ -29,9 +29,27 @@ pub(super) struct Word {
     teller: Boot,
     mark: u32,
     copy: SessionCopy,
+    /// When it was as old as the copy says.
     at: Now,
+    /// Since when it waits.
+    since: Now,
     /// It is of a session that is over: only the one that won its tuple can use it.
     over: bool,
+}
+
+impl Word {
+    fn is_of_the_same(&self, other: &Word) -> bool {
+        let name = |w: &Word| (w.copy.birth.id, w.peer, w.teller, w.over);
+        name(self) == name(other)
+    }
+
+    /// It grows older while it waits.
+    fn count_on_to(&mut self, now: Now) {
+        let waited_ms = now.since(self.at);
+        self.copy.age_ms = self.copy.age_ms.saturating_add(u32::try_from(waited_ms).unwrap_or(u32::MAX));
+        self.copy.created_age_ms = self.copy.created_age_ms.saturating_add(waited_ms);
+        self.at = now;
+    }
 }
 
 /// All that wait, by tuple and place.
@@ -55,13 +73,19 @@ impl Early {
         let mut at = TUPLE_MAX - 1;
         for place in (0..TUPLE_MAX).rev() {
             match self.words.get_mut(&(key, place)) {
-                Some(known) if known.copy.birth.id == word.copy.birth.id && known.over == word.over => {
+                Some(known) if known.is_of_the_same(&word) => {
                     let mut facts = known.copy.facts;
                     crate::session::tcp::merge(&mut facts, &word.copy.facts);
                     known.copy.facts = facts;
                     // Where a wing is was told by two, and neither has to be right.
                     known.copy.sighted = [false; 2];
+                    for w in 0..2 {
+                        known.copy.packets[w] = known.copy.packets[w].max(word.copy.packets[w]);
+                        known.copy.bytes[w] = known.copy.bytes[w].max(word.copy.bytes[w]);
+                    }
+                    known.count_on_to(word.at);
                     known.copy.age_ms = known.copy.age_ms.min(word.copy.age_ms);
+                    known.mark = word.mark;
                     return;
                 }
                 Some(_) => {}
@@ -70,11 +94,11 @@ impl Early {
         }
         while self.order.len() >= EARLY_MAX {
             let Some((oldest, since)) = self.order.pop_front() else { break };
-            if self.words.get(&oldest).is_some_and(|w| w.at == since) {
+            if self.words.get(&oldest).is_some_and(|w| w.since == since) {
                 self.words.remove(&oldest);
             }
         }
-        self.order.push_back(((key, at), word.at));
+        self.order.push_back(((key, at), word.since));
         self.words.insert((key, at), word);
     }
 
@@ -84,10 +108,8 @@ impl Early {
             return None;
         }
         let mut word = self.words.remove(&(*key, place))?;
-        let waited_ms = now.since(word.at);
-        word.copy.age_ms = word.copy.age_ms.saturating_add(u32::try_from(waited_ms).unwrap_or(u32::MAX));
-        word.copy.created_age_ms = word.copy.created_age_ms.saturating_add(waited_ms);
-        (waited_ms <= EARLY_MS).then_some(word)
+        word.count_on_to(now);
+        (now.since(word.since) <= EARLY_MS).then_some(word)
     }
 
     /// Looks again, at the next call of the sweep, at what waits for a tuple.
@@ -103,7 +125,7 @@ impl Engine {
     /// Keeps a word for later.
     pub(super) fn keep_early(&mut self, peer: Peer, teller: Boot, mark: u32, copy: &SessionCopy) {
         let (key, _) = copy.birth.tuple.canonical();
-        let word = Word { peer, teller, mark, copy: *copy, at: self.clock, over: false };
+        let word = Word { peer, teller, mark, copy: *copy, at: self.clock, since: self.clock, over: false };
         if let Some(r) = &mut self.replica {
             r.early.push(key, word);
         }
@@ -115,7 +137,7 @@ impl Engine {
         let Some(copy) = self.copy(slot, now) else { return };
         let copy = SessionCopy { packets: [0; 2], bytes: [0; 2], ..copy };
         if let Some(r) = &mut self.replica {
-            r.early.push(key, Word { peer, teller, mark: 0, copy, at: now, over: true });
+            r.early.push(key, Word { peer, teller, mark: 0, copy, at: now, since: now, over: true });
         }
     }
 

@@ -7,7 +7,7 @@
 //! can judge it, and moves nothing.
 
 use super::window::{LEARN_AFTER_MS, away, reach};
-use super::{acknowledge_syn, fact, seq_max};
+use super::{acknowledge_syn, acknowledges_syn_of, fact, seq_max};
 use crate::packet::{Tcp, tcp_flags};
 use crate::session::record::WingFacts;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -75,6 +75,15 @@ pub(super) fn goes_on(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
     let nothing_known = other.is_silent() && !own_acks;
     (sends(own.seq_max) || (other_acks && sends(other.ack_max)))
         && (nothing_known || (!other.is_silent() && acks(other.seq_max)) || (own_acks && acks(own.ack_max)))
+}
+
+/// Whether a wing of which nothing was seen here has answered the other one's SYN elsewhere: its segment acknowledges
+/// that, and the other one has acknowledged what it sends. Each says it of the other.
+pub(super) fn is_answered(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
+    own.is_silent()
+        && other.ack_max != 0
+        && acknowledges_syn_of(other, t)
+        && away(t.seq, other.ack_max) <= reach(other.window_max)
 }
 
 /// Takes a segment whose numbers both go on.

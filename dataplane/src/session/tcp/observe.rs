@@ -1,6 +1,6 @@
 //! What a segment does to the facts of its connection.
 
-use super::learn::{Claims, goes_on, is_idle, weigh};
+use super::learn::{Claims, goes_on, is_answered, is_idle, weigh};
 use super::window::{LEARN_AFTER_MS, is_inside, is_near, is_stale, sequence_fits};
 use super::{acknowledge_syn, acknowledges_syn_of, derive, fact, in_handshake, seq_le, seq_max};
 use crate::packet::{Tcp, tcp_flags};
@@ -111,10 +111,13 @@ impl Connection<'_> {
     fn observe_plain(&mut self, w: usize, t: &Tcp, now: u32, stale: bool) -> Observation {
         let (own, other) = split(self.wings, w);
         if own.is_silent() {
-            if other.has(fact::SYN) || t.flags & tcp_flags::ACK == 0 {
+            // Instead of an answer to a SYN it proves nothing, unless the answer may have come by another node.
+            let is_answered = !other.has(fact::SYN) || (self.claims.is_some() && is_answered(own, other, t));
+            if !is_answered || t.flags & tcp_flags::ACK == 0 {
                 return Observation::Ignored;
             }
             pick_up(own, other, t);
+            acknowledge_syn(other, t);
             return Observation::Learned;
         }
         if stale {

@@ -12,7 +12,7 @@
 //! | `receive` | messages and items are applied; resyncs come in, and what vanished is swept |
 //! | `ask` | questions before a shared session ages |
 //! | `delay` | how long it takes until a peer has what it is told |
-//! | `lately` | what arrives in another order than it was said in |
+//! | `lately` | from where on in the log what was observed may not have come to all |
 //! | `status` | what is shown |
 
 mod ask;
@@ -31,7 +31,7 @@ pub use status::{PeerStatus, Received, Sent, ShardStatus};
 pub use wire::{FromNode, Item, News, Wire};
 
 use ask::Asking;
-use lately::{Early, Lately};
+use lately::Lately;
 use line::Line;
 use std::sync::Arc;
 use tidegate_dataplane::engine::{Engine, PEERS_MAX, Peer};
@@ -82,7 +82,6 @@ pub struct Shard {
     lines: [Option<Box<Line>>; PEERS_MAX],
     asking: Asking,
     lately: Lately,
-    early: Early,
     /// When [`Shard::watch`] was last called.
     last: Option<Now>,
     held: bool,
@@ -107,7 +106,6 @@ impl Shard {
             lines: Default::default(),
             asking: Asking::default(),
             lately: Lately::default(),
-            early: Early::default(),
             last: None,
             held: false,
             resuming: false,
@@ -195,7 +193,6 @@ impl Shard {
             held: self.held,
             pauses: self.pauses,
             asking: self.asking.waiting(),
-            early: self.early.len() as u64,
             stale: self.stale,
         }
     }

@@ -3,9 +3,8 @@
 use super::line::{Answer, Line, ResyncIn};
 use super::{FromNode, Item, News, ResyncWhy, Shard, Wire};
 use std::sync::Arc;
-use tidegate_dataplane::engine::{Applied, Engine, Peer, Refusal};
+use tidegate_dataplane::engine::{Applied, Engine, Peer};
 use tidegate_dataplane::session::owner::{Boot, View};
-use tidegate_dataplane::session::record::SessionId;
 use tidegate_dataplane::time::Now;
 
 /// Messages that one run takes, whatever is in them.
@@ -116,11 +115,6 @@ impl Shard {
                 let mark = line.marks.get(usize::from(stream)).copied().unwrap_or(line.boot_mark);
                 let applied = engine.apply_copy(peer, line.it, mark, &copy, now);
                 line.count(applied, false, now, wire);
-                match applied {
-                    Applied::Refused(Refusal::BirthOfAnother) => self.early.keep(peer, mark, &copy),
-                    Applied::New => self.apply_early(copy.birth.id, engine, now),
-                    _ => {}
-                }
             }
             Item::End(end) => {
                 let applied = engine.apply_end(peer, line.it, &end, now);
@@ -138,15 +132,6 @@ impl Shard {
                 line.answer(Answer { after: engine.log_head(), shard: stream, number, count });
             }
             Item::Answered { .. } => {}
-        }
-    }
-
-    /// What others observed of a session before its birth came.
-    fn apply_early(&mut self, id: SessionId, engine: &mut Engine, now: Now) {
-        for early in self.early.take(id) {
-            if let Some(it) = self.line(early.peer).map(|line| line.it) {
-                engine.apply_copy(early.peer, it, early.mark, &early.copy, now);
-            }
         }
     }
 

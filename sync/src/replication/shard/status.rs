@@ -93,8 +93,6 @@ pub struct ShardStatus {
     pub pauses: u64,
     /// Sessions whose end waits for answers of peers.
     pub asking: u64,
-    /// Copies that came before the birth of their session.
-    pub early: u64,
     /// Messages of a link that is no more, left unread.
     pub stale: u64,
 }

@@ -151,6 +151,45 @@ fn a_new_syn_after_the_close_takes_the_tuple_on_every_node() {
     assert!(c.fields().iter().all(|f| f[0].supersedes == Some(old)));
 }
 
+/// Red when who answers that a session is over does not say which one has its tuple: the teller had no place for that
+/// when it was told, and has not kept it for as long as the answer took.
+#[test]
+fn who_holds_what_is_over_twice_hears_which_session_has_its_tuple_now() {
+    let connection = |seq: u32| {
+        [
+            (true, SYN, seq, 0),
+            (false, SYN | ACK, seq + 50_000, seq + 1),
+            (true, ACK, seq + 1, seq + 50_001),
+            (true, FIN | ACK, seq + 1, seq + 50_001),
+            (false, FIN | ACK, seq + 50_001, seq + 2),
+        ]
+    };
+    let mut c = Cluster::new(2);
+    let pass = |c: &mut Cluster, seq: u32| {
+        for (up, flags, seq, ack) in connection(seq) {
+            let port = if up { OUT } else { IN };
+            c.of(1).verdict(port, tcp(up, 4000, 80, flags, seq, ack, 0));
+        }
+    };
+    pass(&mut c, 1_000);
+    c.talk();
+    let first = c.of(2).only().id;
+    pass(&mut c, 2_000_000);
+    pass(&mut c, 4_000_000);
+    let third = c.of(1).only().id;
+    // Node 2 hears of the last one alone: it was too slow for the rest.
+    for word in c.read(1, 2) {
+        if matches!(word, Told::Copy(copy) if copy.birth.id == third) {
+            assert_eq!(c.apply(1, 2, &word), Applied::Answered);
+        }
+    }
+    assert_eq!(c.of(2).only().id, first);
+    c.nodes.iter_mut().for_each(|lab| lab.wait_ms(61_000));
+    c.talk();
+    assert_eq!(c.of(2).only().id, third);
+    assert_eq!(c.of(1).only().id, third);
+}
+
 fn wing() -> impl Strategy<Value = WingFacts> {
     // Within half the sequence space, around its wrap; 0 is what nobody knows.
     let number =

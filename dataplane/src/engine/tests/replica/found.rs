@@ -84,6 +84,23 @@ fn what_was_seen_of_a_second_birth_keeps_the_first_alive() {
 }
 
 #[test]
+fn what_is_told_twice_before_the_birth_comes_is_as_old_as_the_younger_word() {
+    // Red when the age of the second is counted from the first one's arrival, or from the birth's.
+    let mut c = Cluster::with(3, &short());
+    c.of(1).verdict(OUT, flow());
+    let copy = copies(&mut c, 1, 2)[0];
+    for age_ms in [3_000, 0] {
+        let word = SessionCopy { age_ms, created_age_ms: 9_000, ..copy };
+        assert_eq!(c.apply(2, 3, &Told::Copy(word)), Applied::Refused(Refusal::BirthOfAnother));
+        c.of(3).wait_ms(4_000);
+    }
+    let birth = SessionCopy { age_ms: 11_000, created_age_ms: 17_000, ..copy };
+    assert_eq!(c.apply(1, 3, &Told::Copy(birth)), Applied::New);
+    let idle_ms = c.of(3).only().idle_ms;
+    assert!((4_000..4_500).contains(&idle_ms), "{idle_ms} ms");
+}
+
+#[test]
 fn a_claim_stays_as_old_as_it_was_told_on_a_node_that_has_just_started() {
     // Red when its age is cut off at this process's start: then a copy that refutes it seems older than the claim.
     let mut c = Cluster::new(2);

@@ -244,3 +244,27 @@ fn a_wing_that_is_seen_again_is_for_others_to_hear_of_and_a_forged_one_is_not() 
     c.see(0, &seg(ACK, 1011, 5001, 10));
     assert!(!c.sighted, "once is enough");
 }
+
+/// Goes red when the answer to a SYN must have been seen by the node itself, or when one side alone can stand for it.
+#[test]
+fn j4_a_connection_that_was_answered_through_another_node_is_established_by_what_both_sides_say() {
+    let opened = |claims: Option<Claims>| {
+        let mut c = Conn { claims, ..Conn::begin(&seg(SYN, 1000, 0, 0)) };
+        c.see(0, &seg(ACK, 1001, 5001, 0));
+        assert_eq!(c.state(), State::SynSent, "the client alone proves nothing");
+        c
+    };
+    let data = seg(ACK, 5001, 1001, 100);
+    let mut c = opened(Some(Claims::default()));
+    // What acknowledges another SYN, or was acknowledged by nobody, is of another connection.
+    assert_eq!(c.see_in_vain(1, &seg(ACK, 5001, 2001, 100)), Ignored);
+    assert_eq!(c.see_in_vain(1, &seg(ACK, FAR, 1001, 100)), Ignored);
+    assert_eq!(c.see(1, &data), Learned);
+    assert_eq!(c.state(), State::Established);
+    assert_eq!(c.see(0, &seg(ACK, 1001, 5101, 10)), Taken);
+    assert_eq!(c.see_in_vain(0, &seg(ACK, 1011, FAR, 10)), OutOfWindow);
+    // Where everything passes, there would have been an answer to see.
+    assert_eq!(opened(None).see_in_vain(1, &data), Ignored);
+    let mut unanswered = Conn { claims: Some(Claims::default()), ..Conn::begin(&seg(SYN, 1000, 0, 0)) };
+    assert_eq!(unanswered.see_in_vain(1, &data), Ignored, "the server alone proves nothing");
+}
