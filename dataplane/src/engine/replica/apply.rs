@@ -172,8 +172,7 @@ impl Engine {
             cold.created_ms = now.0.wrapping_sub(copy.created_age_ms);
         }
         if let Some(r) = &mut self.replica {
-            r.sides.count(slot, peer, mark, copy.packets, copy.bytes);
-            r.heard.slot(slot, peer, now);
+            r.sides.count(slot, peer, mark, (copy.packets, copy.bytes), now.ms32());
         }
     }
 

@@ -281,15 +281,11 @@ impl Engine {
         if let Some(at) = r.log.tombs.find(note.id) {
             return r.log.tombs.strengthen(at, note, now);
         }
-        let at = match r.foreign.find(note.id) {
-            Some(at) => {
-                r.foreign.strengthen(at, note, now);
-                at
+        match r.foreign.find(note.id) {
+            Some(at) => r.foreign.strengthen(at, note, now),
+            None => {
+                r.foreign.push(super::tombs::Tomb::new(note, from.map(|p| p.0), now));
             }
-            None => r.foreign.push(super::tombs::Tomb::new(note, from.map(|p| p.0), now)).0,
-        };
-        if let Some(peer) = from {
-            r.heard.tomb(at, peer, now);
         }
     }
 

@@ -44,7 +44,7 @@ use crate::session::tcp::Claims;
 use crate::table::{SlotId, TableError};
 use early::Early;
 use log::Log;
-use resync::{Echo, Heard};
+use resync::Echo;
 use side::Sides;
 use std::sync::Arc;
 use tombs::Tombs;
@@ -156,7 +156,6 @@ pub(in crate::engine) struct Replica {
     /// How much older than the last telling a packet may be untold, in ms, by class.
     refresh_ms: Vec<u32>,
     questions: Vec<(SlotId, SessionId)>,
-    heard: Heard,
     echo: Option<Echo>,
     early: Early,
     /// Peers whose present boot is alive in the view.
@@ -208,7 +207,6 @@ impl Engine {
             sides,
             refresh_ms: Vec::new(),
             questions: Vec::with_capacity(ageing::QUESTIONS_MAX),
-            heard: Heard::new((config.log_entries / 8).clamp(1_024, 1 << 16)),
             echo: None,
             early: Early::new(),
             alive: 0,
@@ -289,8 +287,8 @@ impl Engine {
 
     /// Bytes of address space that replication takes beside the table.
     pub fn replication_bytes(&self) -> usize {
-        self.replica.as_ref().map_or(0, |r| {
-            r.sides.bytes() + r.log.bytes() + r.log.tombs.bytes() + r.foreign.bytes() + r.heard.bytes()
-        })
+        self.replica
+            .as_ref()
+            .map_or(0, |r| r.sides.bytes() + r.log.bytes() + r.log.tombs.bytes() + r.foreign.bytes())
     }
 }

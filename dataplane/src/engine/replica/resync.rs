@@ -2,6 +2,7 @@
 //! dead peer told last.
 
 use super::side::side_flag;
+use super::tombs::Tomb;
 use super::{Engine, Peer};
 use crate::addr::Tuple;
 use crate::session::copy::EndNote;
@@ -12,46 +13,17 @@ use crate::time::Now;
 
 /// How far back the last words of a dead peer are told on, in ms, beside twice the detection.
 const ECHO_MS: u64 = 2_000;
-/// Last words that one call of the sweep tells on.
-const ECHO_STEP: u64 = 512;
-/// What names a tombstone of another's end.
-const TOMB: u32 = 1 << 31;
-
-/// The last things that peers told: a ring.
-pub(super) struct Heard {
-    ring: Box<[(u32, u32, u8)]>,
-    count: u64,
-}
-
-impl Heard {
-    pub(super) fn new(len: u32) -> Self {
-        Heard { ring: vec![(0, 0, 0); len.max(1) as usize].into_boxed_slice(), count: 0 }
-    }
-
-    pub(super) fn bytes(&self) -> usize {
-        size_of_val(&*self.ring)
-    }
-
-    fn push(&mut self, what: u32, peer: Peer, now: Now) {
-        let at = (self.count % self.ring.len() as u64) as usize;
-        self.ring[at] = (what, now.ms32(), peer.0);
-        self.count += 1;
-    }
-
-    pub(super) fn slot(&mut self, slot: SlotId, peer: Peer, now: Now) {
-        self.push(slot.0, peer, now);
-    }
-
-    pub(super) fn tomb(&mut self, at: u32, peer: Peer, now: Now) {
-        self.push(at | TOMB, peer, now);
-    }
-}
+/// Slots, and tombstones, that one call of the sweep looks at for them.
+const ECHO_STEP: u32 = 4_096;
 
 /// The last words of dead peers, being told on.
 pub(super) struct Echo {
     peers: u16,
-    next: u64,
-    end: u64,
+    /// Said since then.
+    since: Now,
+    /// Slot to go on with, then the tombstone; `None` behind the last one.
+    slot: Option<u32>,
+    tomb: u32,
 }
 
 impl Engine {
@@ -195,10 +167,11 @@ impl Engine {
 
     fn tell_last_words_on(&mut self, peer: Peer, now: Now) {
         self.clock = now;
+        let lately_ms = ECHO_MS + 2 * self.view.as_ref().map_or(0, |v| u64::from(v.detection_ms));
         let Some(r) = &mut self.replica else { return };
-        let first = r.heard.count.saturating_sub(r.heard.ring.len() as u64);
-        let peers = r.echo.as_ref().map_or(0, |e| e.peers) | peer.bit();
-        r.echo = Some(Echo { peers, next: first, end: r.heard.count });
+        let before = r.echo.take().map_or((0, now), |e| (e.peers, e.since));
+        let since = Now(before.1.0.min(now.0.saturating_sub(lately_ms)));
+        r.echo = Some(Echo { peers: before.0 | peer.bit(), since, slot: Some(0), tomb: 0 });
         self.echo(now);
     }
 
@@ -222,36 +195,48 @@ impl Engine {
 
     /// Tells on a slice of the last words of dead peers.
     pub(in crate::engine) fn echo(&mut self, now: Now) {
-        let lately_ms = ECHO_MS + 2 * self.view.as_ref().map_or(0, |v| u64::from(v.detection_ms));
-        let Some(Echo { peers, next, end }) = self.replica.as_mut().and_then(|r| r.echo.take()) else {
-            return;
-        };
-        let stop = end.min(next + ECHO_STEP);
-        for n in next..stop {
-            let Some(r) = &mut self.replica else { return };
-            let (what, ms32, peer) = r.heard.ring[(n % r.heard.ring.len() as u64) as usize];
-            let peer = Peer(peer);
-            if peers & peer.bit() == 0 || u64::from(now.ms32().wrapping_sub(ms32)) > lately_ms {
-                continue;
+        let Some(mut echo) = self.replica.as_mut().and_then(|r| r.echo.take()) else { return };
+        if let Some(cursor) = echo.slot {
+            let (end, next) = self.slice(cursor, ECHO_STEP);
+            for slot in (cursor..end).map(SlotId) {
+                if self.is_last_word(slot, &echo, now) && self.log_slot(slot) {
+                    self.counters.replication.echoed += 1;
+                }
             }
-            if what & TOMB != 0 {
-                let tomb = r.foreign.get(what & !TOMB).filter(|t| t.from == Some(peer.0));
-                if let Some(note) = tomb.map(|t| t.note(now)) {
+            echo.slot = next;
+        }
+        if echo.slot.is_none() {
+            let end = echo.tomb.saturating_add(ECHO_STEP);
+            for at in echo.tomb..end {
+                let tomb = self.replica.as_ref().and_then(|r| r.foreign.get(at));
+                let is_last_word = |tomb: &&Tomb| {
+                    tomb.decided_ms >= echo.since.0
+                        && tomb.from.is_some_and(|from| echo.peers & Peer(from).bit() != 0)
+                };
+                if let Some(note) = tomb.filter(is_last_word).map(|tomb| tomb.note(now)) {
                     self.bury_and_log(&note);
                     self.counters.replication.echoed += 1;
                 }
-            } else if r.sides.line(SlotId(what)).told_by & peer.bit() != 0
-                && self.is_tellable(SlotId(what))
-                && self.log_slot(SlotId(what))
-            {
-                self.counters.replication.echoed += 1;
             }
+            echo.tomb = end;
         }
-        if stop < end
-            && let Some(r) = &mut self.replica
+        if let Some(r) = &mut self.replica
+            && (echo.slot.is_some() || echo.tomb < r.foreign.len())
         {
-            r.echo = Some(Echo { peers, next: stop, end });
+            r.echo = Some(echo);
         }
+    }
+
+    /// Whether a dead peer told of a session lately.
+    fn is_last_word(&self, slot: SlotId, echo: &Echo, now: Now) -> bool {
+        let Some(r) = &self.replica else { return false };
+        let told_by = r.sides.line(slot).told_by & echo.peers;
+        let said_ms = now.since(echo.since);
+        let lately = |peer: Peer| {
+            let line = r.sides.told_line(slot, peer).filter(|_| told_by & peer.bit() != 0);
+            line.is_some_and(|line| u64::from(now.ms32().wrapping_sub(line.told_ms)) <= said_ms)
+        };
+        told_by != 0 && self.is_tellable(slot) && (0..super::PEERS_MAX as u8).map(Peer).any(lately)
     }
 
     /// Peers that told births of others while those still seemed to be there, and now are not: what was refused

@@ -101,7 +101,8 @@ pub(super) struct PeerLine {
     pub bytes: [u64; 2],
     /// Resync epoch in which it last told of it.
     pub mark: u32,
-    reserved: u32,
+    /// When it last told of it, in this node's time.
+    pub told_ms: u32,
 }
 
 /// A peer as this shard knows it.
@@ -218,7 +219,14 @@ impl Sides {
     }
 
     /// Takes a peer's counts of a session: they only grow within one boot of it.
-    pub(super) fn count(&mut self, slot: SlotId, peer: Peer, mark: u32, packets: [u64; 2], bytes: [u64; 2]) {
+    pub(super) fn count(
+        &mut self,
+        slot: SlotId,
+        peer: Peer,
+        mark: u32,
+        (packets, bytes): ([u64; 2], [u64; 2]),
+        now_ms32: u32,
+    ) {
         let side = &mut self.lines.all_mut()[slot.0 as usize];
         let Some(state) = self.peers.get_mut(usize::from(peer.0)) else { return };
         let first_mark = state.first_mark;
@@ -227,7 +235,7 @@ impl Sides {
         let known = side.told_by & peer.bit() != 0;
         side.told_by |= peer.bit();
         if !known {
-            *line = PeerLine { packets, bytes, mark, reserved: 0 };
+            *line = PeerLine { packets, bytes, mark, told_ms: now_ms32 };
             return;
         }
         for w in 0..2 {
@@ -241,6 +249,7 @@ impl Sides {
             }
         }
         line.mark = line.mark.max(mark);
+        line.told_ms = now_ms32;
     }
 
     /// Packets and bytes of each wing that other nodes forwarded, as far as they told.

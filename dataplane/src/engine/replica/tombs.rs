@@ -20,7 +20,7 @@ pub(super) struct Tomb {
     /// When its last packet came, as far as the decider knew; before this process, it may be.
     seen_ms: i64,
     /// When the end was heard of here, as it stands.
-    decided_ms: u64,
+    pub decided_ms: u64,
     /// Number in the log; 0 when it is not told.
     pub number: u64,
     /// Peer that told of it; `None` when it was decided here.
