@@ -28,7 +28,7 @@ impl Engine {
         self.sweep_last = self.sweep_last.max(now);
         self.fragments.expire(now);
         if self.replica.is_some() {
-            self.echo(now);
+            self.echo(elapsed, now);
             self.tend_hold(now);
             self.tend_park(now);
             self.retry_early(now);

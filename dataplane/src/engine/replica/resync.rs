@@ -13,8 +13,10 @@ use crate::time::Now;
 
 /// How far back the last words of a dead peer are told on, in ms, beside twice the detection.
 const ECHO_MS: u64 = 2_000;
-/// Slots, and tombstones, that one call of the sweep looks at for them.
-const ECHO_STEP: u32 = 4_096;
+/// How long the walk over the table takes that finds them, in ms: a takeover must not wait for it.
+const ECHO_PASS_MS: u64 = 500;
+/// Slots that are looked at when it begins.
+const ECHO_FIRST: u32 = 1_024;
 
 /// The last words of dead peers, being told on.
 pub(super) struct Echo {
@@ -24,6 +26,8 @@ pub(super) struct Echo {
     /// Slot to go on with, then the tombstone; `None` behind the last one.
     slot: Option<u32>,
     tomb: u32,
+    /// Slots that the time since the last slice is worth, times [`ECHO_PASS_MS`].
+    debt: u64,
 }
 
 impl Engine {
@@ -171,8 +175,8 @@ impl Engine {
         let Some(r) = &mut self.replica else { return };
         let before = r.echo.take().map_or((0, now), |e| (e.peers, e.since));
         let since = Now(before.1.0.min(now.0.saturating_sub(lately_ms)));
-        r.echo = Some(Echo { peers: before.0 | peer.bit(), since, slot: Some(0), tomb: 0 });
-        self.echo(now);
+        r.echo = Some(Echo { peers: before.0 | peer.bit(), since, slot: Some(0), tomb: 0, debt: 0 });
+        self.echo_slice(ECHO_FIRST, now);
     }
 
     /// Tells on what a dead peer said of a session or its end: that was on its way when it died.
@@ -193,11 +197,22 @@ impl Engine {
         self.counters.replication.echoed += u64::from(told);
     }
 
-    /// Tells on a slice of the last words of dead peers.
-    pub(in crate::engine) fn echo(&mut self, now: Now) {
+    /// Tells on as much of the last words of dead peers as the time since the last call is worth.
+    pub(in crate::engine) fn echo(&mut self, elapsed_ms: u64, now: Now) {
+        let slots = u64::from(self.table.slots_used().max(ECHO_FIRST));
+        let Some(echo) = self.replica.as_mut().and_then(|r| r.echo.as_mut()) else { return };
+        echo.debt += elapsed_ms * slots;
+        let owed = echo.debt / ECHO_PASS_MS;
+        echo.debt %= ECHO_PASS_MS;
+        if owed > 0 {
+            self.echo_slice(u32::try_from(owed).unwrap_or(u32::MAX), now);
+        }
+    }
+
+    fn echo_slice(&mut self, slots: u32, now: Now) {
         let Some(mut echo) = self.replica.as_mut().and_then(|r| r.echo.take()) else { return };
         if let Some(cursor) = echo.slot {
-            let (end, next) = self.slice(cursor, ECHO_STEP);
+            let (end, next) = self.slice(cursor, slots);
             for slot in (cursor..end).map(SlotId) {
                 if self.is_last_word(slot, &echo, now) && self.log_slot(slot) {
                     self.counters.replication.echoed += 1;
@@ -206,7 +221,8 @@ impl Engine {
             echo.slot = next;
         }
         if echo.slot.is_none() {
-            let end = echo.tomb.saturating_add(ECHO_STEP);
+            let end =
+                echo.tomb.saturating_add(slots).min(self.replica.as_ref().map_or(0, |r| r.foreign.len()));
             for at in echo.tomb..end {
                 let tomb = self.replica.as_ref().and_then(|r| r.foreign.get(at));
                 let is_last_word = |tomb: &&Tomb| {

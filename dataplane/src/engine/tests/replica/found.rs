@@ -291,6 +291,48 @@ fn words_of_a_dead_node_that_come_late_are_told_on() {
 }
 
 #[test]
+fn what_a_node_said_last_is_told_on_however_much_others_have_said_since() {
+    // Red when only so many words of the last moments are remembered: a session stays on the one node that was told of it,
+    // and so does an end.
+    let mut c = Cluster::new(3);
+    let cleared = udp(true, 4001, 7777, 1);
+    c.of(1).verdict(OUT, flow());
+    c.of(1).verdict(OUT, cleared);
+    let words = c.read(1, 2);
+    for word in &words {
+        assert_eq!(c.apply(1, 2, word), Applied::New);
+    }
+    let end = EndNote { reason: EndReason::Cleared, ..aged(&copies_of(&words)[1], 0) };
+    assert_eq!(c.apply(1, 2, &Told::End(end)), Applied::Merged);
+    c.of(3).verdict(OUT, udp(true, 4002, 7777, 1));
+    let other = copies(&mut c, 3, 2)[0];
+    for _ in 0..5_000 {
+        c.apply(3, 2, &Told::Copy(other));
+    }
+    c.view(2, &[2, 3]);
+    let now = c.of(2).now;
+    c.of(2).engine.peer_died(Cluster::slot(1), boot(1), now);
+    c.of(2).wait_ms(100);
+    let told = c.read(2, 3);
+    assert_eq!(
+        copies_of(&told).iter().map(|copy| copy.birth.id).collect::<Vec<_>>(),
+        [copies_of(&words)[0].birth.id]
+    );
+    assert!(told.iter().any(|word| matches!(word, Told::End(e) if e.id == end.id)));
+    // What was said long ago has come to everybody.
+    let mut c = Cluster::new(3);
+    c.of(1).verdict(OUT, flow());
+    for word in c.read(1, 2) {
+        c.apply(1, 2, &word);
+    }
+    c.of(2).wait_ms(10_000);
+    c.view(2, &[2, 3]);
+    let now = c.of(2).now;
+    c.of(2).engine.peer_died(Cluster::slot(1), boot(1), now);
+    assert_eq!(c.read(2, 3), []);
+}
+
+#[test]
 fn words_of_a_node_that_died_before_it_seemed_alive_are_told_on() {
     // Red when only a death tells last words on: of one that never seemed alive nobody says that it died, and a session
     // stays on the one node that it told of it, without an owner.
