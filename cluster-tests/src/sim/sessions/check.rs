@@ -100,6 +100,12 @@ impl Oracle {
         self.last.range((flow, 0)..(flow + 1, 0)).map(|(_, at)| *at).max()
     }
 
+    /// Whether a boot that still runs has ended a session, not by age alone.
+    pub(super) fn has_ended(&self, it: Boot, id: SessionId) -> bool {
+        let end = self.sessions.get(&id).and_then(|life| life.ends.get(&it));
+        end.is_some_and(|(reason, _)| reason.is_final())
+    }
+
     /// Whether a boot that still runs, and so must have told it, has ended a session for good.
     pub(super) fn final_end(&self, id: SessionId) -> Option<(Boot, EndReason)> {
         let ends = &self.sessions.get(&id)?.ends;

@@ -79,8 +79,10 @@ impl World {
             let me = self.places[*place].node.as_ref().map(|n| n.me);
             owned.extend(sessions.iter().filter(|s| s.owner == me).map(|s| s.id));
         }
-        // Nothing can decide about it: whoever holds it thinks that somebody else does.
-        let waits = |s: &&SessionView| !owned.contains(&s.id) && s.remaining_ms != Some(0);
+        // Nothing can decide about it: whoever holds it thinks that somebody else does. What that one has ended it cannot
+        // always say at once, if the link between the two is cut: that is for the comparison when all is whole.
+        let is_ended = |s: &SessionView| s.owner.is_some_and(|owner| self.oracle.has_ended(owner, s.id));
+        let waits = |s: &&SessionView| !owned.contains(&s.id) && s.remaining_ms != Some(0) && !is_ended(s);
         // Who has just come, or was cut off, does not rely on what it holds, nor on whom it sees.
         let relied_on = all.iter().filter(|(place, _)| self.is_ready(**place)).flat_map(|(_, held)| held);
         for session in relied_on.filter(waits) {

@@ -77,13 +77,13 @@ pub(super) fn goes_on(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
         && (nothing_known || (!other.is_silent() && acks(other.seq_max)) || (own_acks && acks(own.ack_max)))
 }
 
-/// Whether a wing of which nothing was seen here has answered the other one's SYN elsewhere: its segment acknowledges
-/// that, and the other one has acknowledged what it sends. Each says it of the other.
+/// Whether a wing of which nothing was seen here has answered the other one's SYN elsewhere: it sends what is no SYN and
+/// acknowledges that very SYN, which only an end does whose connection stands (RFC 9293 section 3.10.7), and sends it
+/// where the other one expects it, as far as that has said.
 pub(super) fn is_answered(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
     own.is_silent()
-        && other.ack_max != 0
         && acknowledges_syn_of(other, t)
-        && away(t.seq, other.ack_max) <= reach(other.window_max)
+        && (other.ack_max == 0 || away(t.seq, other.ack_max) <= reach(other.window_max))
 }
 
 /// Takes a segment whose numbers both go on.

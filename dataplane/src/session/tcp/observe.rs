@@ -111,7 +111,7 @@ impl Connection<'_> {
     fn observe_plain(&mut self, w: usize, t: &Tcp, now: u32, stale: bool) -> Observation {
         let (own, other) = split(self.wings, w);
         if own.is_silent() {
-            // Instead of an answer to a SYN it proves nothing, unless the answer may have come by another node.
+            // Instead of an answer to a SYN it proves nothing, unless that may have come by another node.
             let is_answered = !other.has(fact::SYN) || (self.claims.is_some() && is_answered(own, other, t));
             if !is_answered || t.flags & tcp_flags::ACK == 0 {
                 return Observation::Ignored;

@@ -19,7 +19,9 @@ struct Asked {
     sessions: Vec<(SlotId, Question)>,
     /// Answers that are still to come, by peer.
     missing: Vec<(Peer, u32)>,
-    /// A living peer could not be asked: nothing is settled early.
+    /// Linked peers that could not be asked yet: what goes to them waits.
+    unasked: Vec<Peer>,
+    /// A living peer has no link: nothing is settled early.
     unheard: bool,
 }
 
@@ -52,8 +54,10 @@ impl Shard {
         if self.held {
             return;
         }
+        self.ask_the_rest(now);
         self.asking.asked.retain(|asked| {
-            let answered = !asked.unheard && asked.missing.iter().all(|(_, missing)| *missing == 0);
+            let all_asked = !asked.unheard && asked.unasked.is_empty();
+            let answered = all_asked && asked.missing.iter().all(|(_, missing)| *missing == 0);
             if !answered && now < asked.until {
                 return true;
             }
@@ -70,19 +74,35 @@ impl Shard {
         }
         self.asking.number += 1;
         let (number, count) = (self.asking.number, sessions.len() as u32);
-        let questions: Vec<Question> = sessions.iter().map(|(_, question)| *question).collect();
         let alive = engine.view().map_or(0, |view| view.alive().iter().filter(|b| **b != view.me).count());
-        let mut missing = Vec::new();
-        for line in self.lines.iter_mut().flatten().filter(|line| line.may_ask()) {
-            if line.outlet.is_empty() {
-                line.first_at = now;
-            }
-            line.outlet.ask(number, &questions);
-            line.sent.questions += u64::from(count);
-            missing.push((line.peer, count));
-        }
-        let unheard = missing.len() < alive;
+        let linked = self.lines.iter().flatten().filter(|line| line.link.is_some());
+        let unasked: Vec<Peer> = linked.map(|line| line.peer).collect();
+        let unheard = unasked.len() < alive;
         let until = Now(now.0 + self.config.answer_ms);
-        self.asking.asked.push_back(Asked { number, until, sessions, missing, unheard });
+        let missing = unasked.iter().map(|peer| (*peer, count)).collect();
+        self.asking.asked.push_back(Asked { number, until, sessions, missing, unasked, unheard });
+        self.ask_the_rest(now);
+    }
+
+    /// Asks the peers that what is told to them kept from being asked so far; their time to answer begins now.
+    fn ask_the_rest(&mut self, now: Now) {
+        for asked in self.asking.asked.iter_mut().filter(|asked| !asked.unasked.is_empty()) {
+            let questions: Vec<Question> = asked.sessions.iter().map(|(_, question)| *question).collect();
+            let (number, until) = (asked.number, &mut asked.until);
+            asked.unasked.retain(|peer| {
+                let line = self.lines.get_mut(usize::from(peer.0)).and_then(|line| line.as_deref_mut());
+                let Some(line) = line.filter(|line| line.link.is_some()) else { return false };
+                if !line.may_ask() {
+                    return true;
+                }
+                if line.outlet.is_empty() {
+                    line.first_at = now;
+                }
+                line.outlet.ask(number, &questions);
+                line.sent.questions += questions.len() as u64;
+                *until = Now(now.0 + self.config.answer_ms);
+                false
+            });
+        }
     }
 }

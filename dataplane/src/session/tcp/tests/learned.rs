@@ -245,9 +245,9 @@ fn a_wing_that_is_seen_again_is_for_others_to_hear_of_and_a_forged_one_is_not() 
     assert!(!c.sighted, "once is enough");
 }
 
-/// Goes red when the answer to a SYN must have been seen by the node itself, or when one side alone can stand for it.
+/// Goes red when the answer to a SYN must have been seen by the node itself, or when the client alone can stand for it.
 #[test]
-fn j4_a_connection_that_was_answered_through_another_node_is_established_by_what_both_sides_say() {
+fn j4_a_connection_that_was_answered_through_another_node_is_established_by_what_the_server_says() {
     let opened = |claims: Option<Claims>| {
         let mut c = Conn { claims, ..Conn::begin(&seg(SYN, 1000, 0, 0)) };
         c.see(0, &seg(ACK, 1001, 5001, 0));
@@ -265,6 +265,9 @@ fn j4_a_connection_that_was_answered_through_another_node_is_established_by_what
     assert_eq!(c.see_in_vain(0, &seg(ACK, 1011, FAR, 10)), OutOfWindow);
     // Where everything passes, there would have been an answer to see.
     assert_eq!(opened(None).see_in_vain(1, &data), Ignored);
-    let mut unanswered = Conn { claims: Some(Claims::default()), ..Conn::begin(&seg(SYN, 1000, 0, 0)) };
-    assert_eq!(unanswered.see_in_vain(1, &data), Ignored, "the server alone proves nothing");
+    // The client's acknowledgement went another way, too.
+    let mut silent = Conn { claims: Some(Claims::default()), ..Conn::begin(&seg(SYN, 1000, 0, 0)) };
+    assert_eq!(silent.see_in_vain(1, &seg(ACK, 5001, 1000, 100)), Ignored, "the answer to an older SYN");
+    assert_eq!(silent.see(1, &data), Learned);
+    assert_eq!(silent.state(), State::Established);
 }
