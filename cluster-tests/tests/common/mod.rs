@@ -14,6 +14,7 @@ pub mod tcp;
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::{Deref, DerefMut};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use tidegate_lab::lab::{Forwarder, Lab, LabSpec};
@@ -35,12 +36,39 @@ pub struct TestLab {
 
 /// Makes a lab for one test. Names hold the process id: runs side by side do not meet.
 pub fn lab(test: &str, adjust: impl FnOnce(&mut LabSpec)) -> TestLab {
-    let mut spec = LabSpec::new(format!("t{}-{test}", std::process::id()));
+    static SIGNALS: Once = Once::new();
+    SIGNALS.call_once(remove_labs_on_signals);
+    let mut spec = LabSpec::new(format!("{}{test}", prefix(std::process::id())));
     adjust(&mut spec);
     match Lab::up(spec, &Stop::default(), |_| ()) {
         Ok(lab) => TestLab { lab },
         Err(error) => panic!("cannot make the lab for {test}: {error}"),
     }
+}
+
+/// What the names of all labs of a test program begin with.
+pub fn prefix(pid: u32) -> String {
+    format!("t{pid}-")
+}
+
+/// The program that ran the tests was told to end: its labs go with it.
+fn remove_labs_on_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM]).unwrap();
+    std::thread::spawn(move || {
+        let Some(signal) = signals.forever().next() else { return };
+        // Tests go on meanwhile, and may be about to make the next one.
+        for _ in 0..3 {
+            let prefix = prefix(std::process::id());
+            for name in tidegate_lab::lab::list().into_iter().filter(|name| name.starts_with(&prefix)) {
+                match tidegate_lab::lab::down(&name) {
+                    Ok(removed) => eprintln!("interrupted: removed {}", removed.join(", ")),
+                    Err(error) => eprintln!("interrupted: {error}"),
+                }
+            }
+        }
+        std::process::exit(128 + signal);
+    });
 }
 
 /// The same with the kernel of the node's namespace forwarding: what the lab itself can do.

@@ -170,3 +170,36 @@ fn an_interrupted_up_leaves_nothing() {
     assert!(!client.exists());
     assert!(!std::path::Path::new("/run/tidegate-lab").join(&name).exists());
 }
+
+/// Stays up until somebody ends this program: for the test below.
+#[test]
+#[ignore = "ends only when the program is told to"]
+fn a_lab_that_stays_up() {
+    let _lab = crate::common::lab("stays", |_| ());
+    crate::common::pause(10 * PATIENCE);
+}
+
+/// Red when Ctrl-C on the tests leaves their labs behind.
+#[test]
+fn interrupted_tests_leave_no_lab() {
+    let test = ["--ignored", "--exact", "lab_itself::a_lab_that_stays_up"];
+    let mut tests = Command::new(std::env::current_exe().unwrap())
+        .args(test)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lab = format!("{}stays", crate::common::prefix(tests.id()));
+    let dir = std::path::Path::new("/run/tidegate-lab").join(&lab);
+    let record = crate::common::eventually("its daemon is recorded", PATIENCE, || {
+        let text = std::fs::read_to_string(dir.join("node1/process.json")).ok()?;
+        serde_json::from_str::<serde_json::Value>(&text).ok()
+    });
+    let daemon = format!("/proc/{}", record["pid"]);
+    assert!(std::path::Path::new(&daemon).exists());
+    let pid = nix::unistd::Pid::from_raw(tests.id() as i32);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(tests.wait().unwrap().code(), Some(130));
+    assert!(!dir.exists() && !std::path::Path::new(&daemon).exists());
+    assert!(!std::path::Path::new(&format!("/run/netns/tg-{lab}-client")).exists());
+}
