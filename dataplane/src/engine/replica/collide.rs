@@ -1,5 +1,6 @@
 //! Two births of one tuple (`spec/replication.md`, "Collisions").
 
+use super::ageing::TOLD_MARGIN_MS;
 use super::side::side_flag;
 use super::{Applied, Engine, Peer};
 use crate::addr::{Tuple, proto};
@@ -69,7 +70,12 @@ impl Engine {
         // A connection that is closing does not take the place of another that lives, whoever saw it first.
         let closes = [self.facts(slot), facts]
             .map(|f| is_over_for_good(copy.birth.tuple.protocol, f.map(|wing| wing.bits)));
-        let found_wins = if same || closes[0] == closes[1] { found < told } else { closes[1] };
+        let later = if same || closes != [false; 2] { None } else { self.later(slot, copy, now) };
+        let found_wins = match later {
+            Some(found_is_later) => found_is_later,
+            None if same || closes[0] == closes[1] => found < told,
+            None => closes[1],
+        };
         if found_wins {
             if other {
                 // Another connection: it waits, in case the one here is over and nobody has said so yet.
@@ -82,12 +88,23 @@ impl Engine {
         if let Some(no) = self.may_insert(peer, teller, mark, copy, now) {
             return self.tell_instead(slot, no);
         }
-        let why = match (other, !same && closes[0] && !closes[1]) {
+        let why = match (other, !same && (later.is_some() || closes[0] && !closes[1])) {
             (_, true) => Why::Followed,
             (true, false) => Why::Lower,
             (false, false) => Why::SameConnection,
         };
         self.replace(peer, mark, slot, copy, why, now)
+    }
+
+    /// Of two connections that both seem to live, whether the one here is the later one: it was answered, and packets of
+    /// it were seen when the other had none any more. Two ends have one connection of a tuple at a time. `None`: who
+    /// knows.
+    fn later(&self, slot: SlotId, copy: &SessionCopy, now: Now) -> Option<bool> {
+        let is_answered = |facts: &[WingFacts; 2]| facts.iter().all(|f| f.has(fact::SYN | fact::SYN_ACKED));
+        let (here_ms, there_ms) = (self.table.hot(slot).idle_ms(now.ms32()), copy.age_ms);
+        let found = is_answered(&self.facts(slot)) && here_ms.saturating_add(TOLD_MARGIN_MS) < there_ms;
+        let told = is_answered(&copy.facts) && there_ms.saturating_add(TOLD_MARGIN_MS) < here_ms;
+        (found || told).then_some(found)
     }
 
     /// The other session is over, and who told of it hears so: it lacks the one that has the tuple here, for it had no

@@ -151,6 +151,38 @@ fn a_new_syn_after_the_close_takes_the_tuple_on_every_node() {
     assert!(c.fields().iter().all(|f| f[0].supersedes == Some(old)));
 }
 
+#[test]
+fn of_two_connections_that_seem_to_live_the_later_one_stays_once_it_was_answered() {
+    // Red when the lower identity stays in any case: the ends have gone on to the other connection, and no packet of it
+    // passes any more. Red as well when an unanswered SYN is enough.
+    let live = |node, seq: u32, n: usize| {
+        let all =
+            [(true, SYN, seq, 0), (false, SYN | ACK, seq + 4000, seq + 1), (true, ACK, seq + 1, seq + 4001)];
+        copy_after(node, &all[..n])
+    };
+    for (holder, teller) in [(1, 3), (3, 1)] {
+        for (answered, later) in [(3, "told"), (3, "found"), (1, "told"), (3, "neither")] {
+            let mut c = Cluster::new(3);
+            let found = SessionCopy { age_ms: 1_000, created_age_ms: 60_000, ..live(holder, 1_000, 3) };
+            assert_eq!(c.apply(holder, 2, &Told::Copy(found)), Applied::New);
+            let age_ms = match later {
+                "told" => 100,
+                "found" => 50_000,
+                _ => 1_100,
+            };
+            let told = SessionCopy { age_ms, created_age_ms: 60_000, ..live(teller, 90_000, answered) };
+            let applied = c.apply(teller, 2, &Told::Copy(told));
+            let told_wins = match (answered, later) {
+                (3, "told") => true,
+                (3, "found") => false,
+                _ => teller < holder,
+            };
+            let want = if told_wins { told.birth.id } else { found.birth.id };
+            assert_eq!(c.of(2).only().id, want, "{holder} {teller} {answered} {later}: {applied:?}");
+        }
+    }
+}
+
 /// Red when who answers that a session is over does not say which one has its tuple: the teller had no place for that
 /// when it was told, and has not kept it for as long as the answer took.
 #[test]

@@ -40,6 +40,32 @@ fn a_session_that_another_node_saw_lately_does_not_age() {
     assert_eq!(world.id(1, 1), None, "and no longer than that");
 }
 
+/// Red when a peer is not asked because something else waits for it at that moment: what it saw counts for nothing.
+#[test]
+fn a_question_waits_for_a_peer_that_cannot_be_asked_at_once() {
+    let mut world = World::cluster(&[Make::default(); 2]);
+    shared(&mut world, 1);
+    world.run(50_000);
+    assert!(world.send(0, 1, false));
+    world.run(8_000);
+    // Too soon after the last telling for another one: only the question finds out.
+    assert!(world.send(0, 1, false));
+    world.run(51_500);
+    world.jam(1, 0, true);
+    for n in 0..2_000 {
+        assert!(world.send(1, 100 + n, true));
+        world.run(1);
+    }
+    assert!(world.nodes[1].workers[0].shard.status(&world.nodes[1].workers[0].engine).asking > 0);
+    world.jam(1, 0, false);
+    world.run(2_000);
+    let aged = |node: &Node| node.workers[0].engine.counters().ended[EndReason::Aged as usize];
+    assert_eq!(world.nodes.iter().map(aged).sum::<u64>(), 0, "a packet passed 56 seconds ago");
+    assert!(world.id(1, 1).is_some());
+    world.run(8_000);
+    assert_eq!(world.id(1, 1), None, "and no longer than that");
+}
+
 /// Red when what a third node told before the birth came counts as said at the moment in which that comes.
 #[test]
 fn words_that_wait_for_their_birth_grow_older() {
