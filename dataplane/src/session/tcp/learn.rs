@@ -78,8 +78,8 @@ pub(super) fn goes_on(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
 }
 
 /// Whether a wing of which nothing was seen here has answered the other one's SYN elsewhere: it sends what is no SYN and
-/// acknowledges that very SYN, which only an end does whose connection stands (RFC 9293 section 3.10.7), and sends it
-/// where the other one expects it, as far as that has said.
+/// acknowledges that very SYN, which an end does whose connection stands (RFC 9293 section 3.10.7), or for whose client a
+/// cookie stands (RFC 7413), and sends it where the other one expects it, as far as that has said.
 pub(super) fn is_answered(own: &WingFacts, other: &WingFacts, t: &Tcp) -> bool {
     own.is_silent()
         && acknowledges_syn_of(other, t)

@@ -86,7 +86,11 @@ impl Shard {
 
     /// Asks the peers that what is told to them kept from being asked so far; their time to answer begins now.
     fn ask_the_rest(&mut self, now: Now) {
-        for asked in self.asking.asked.iter_mut().filter(|asked| !asked.unasked.is_empty()) {
+        for asked in &mut self.asking.asked {
+            let line = |peer: &Peer| self.lines.get(usize::from(peer.0)).and_then(|line| line.as_deref());
+            if !asked.unasked.iter().filter_map(line).any(|line| line.link.is_none() || line.may_ask()) {
+                continue;
+            }
             let questions: Vec<Question> = asked.sessions.iter().map(|(_, question)| *question).collect();
             let (number, until) = (asked.number, &mut asked.until);
             asked.unasked.retain(|peer| {

@@ -116,17 +116,23 @@ fn a_claim_stays_as_old_as_it_was_told_on_a_node_that_has_just_started() {
     assert_eq!(c.apply(1, 2, &Told::Copy(older)), Applied::Unchanged);
 }
 
+/// Two nodes that know a session of node 1; the tombstones of node `few` are few, and it is alone now.
+fn with_few_tombstones(few: u16) -> Cluster {
+    let mut c = Cluster::with(2, &short());
+    *c.of(few) = Lab::of_node(few, &short());
+    let config = ReplicationConfig { tombstones: 4, ..ReplicationConfig::default() };
+    c.of(few).engine.enable_replication(config).unwrap();
+    c.view(few, &[1, 2]);
+    c.of(1).verdict(OUT, flow());
+    c.talk();
+    c.view(few, &[few]);
+    c
+}
+
 /// Node 1, whose tombstones are few, alone for so long that it has ended a session, by age or by an operator, that node 2
 /// goes on to use; and then so many others by an operator that it has forgotten how. What becomes of what node 2 says.
 fn forgotten(cleared: bool) -> (Cluster, Applied) {
-    let mut c = Cluster::with(2, &short());
-    c.nodes[0] = Lab::of_node(1, &short());
-    let few = ReplicationConfig { tombstones: 4, ..ReplicationConfig::default() };
-    c.nodes[0].engine.enable_replication(few).unwrap();
-    c.view(1, &[1, 2]);
-    c.of(1).verdict(OUT, flow());
-    c.talk();
-    c.view(1, &[1]);
+    let mut c = with_few_tombstones(1);
     c.nodes.iter_mut().for_each(|lab| lab.wait_ms(15_000));
     c.of(2).verdict(OUT, flow());
     let clear = |lab: &mut Lab| lab.engine.clear(0, u32::MAX, &SessionFilter::default(), lab.now).1;
@@ -186,14 +192,7 @@ fn an_end_for_good_that_is_forgotten_is_one() {
 fn who_cleared_a_session_of_another_and_forgot_it_takes_it_from_nobody() {
     // Red when only a session's owner remembers its end for good beyond the tombstone: one that was cut off while an
     // operator cleared would take it again from any node that had not heard of that.
-    let mut c = Cluster::with(2, &short());
-    c.nodes[1] = Lab::of_node(2, &short());
-    let few = ReplicationConfig { tombstones: 4, ..ReplicationConfig::default() };
-    c.nodes[1].engine.enable_replication(few).unwrap();
-    c.view(2, &[1, 2]);
-    c.of(1).verdict(OUT, flow());
-    c.talk();
-    c.view(2, &[2]);
+    let mut c = with_few_tombstones(2);
     let clear = |lab: &mut Lab| lab.engine.clear(0, u32::MAX, &SessionFilter::default(), lab.now).1;
     assert_eq!(clear(c.of(2)), 1);
     (0..8).for_each(|n| {
